@@ -1,0 +1,47 @@
+"""`combined.log`, `combined.1.log` …: files that several processes write and rotate together, over concurrent-log-handler.
+
+What it adds: sizes that are kept exactly, and lines that are written whole or not at all.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+
+from mcpserver.lib.log import Remembers, write_all
+
+
+class Rotating(Remembers, ConcurrentRotatingFileHandler):
+    """`files` counts the current one. A lock file beside the log keeps writers apart; it dies with its holder."""
+
+    def __init__(self, path: Path, *, max_bytes: int, files: int) -> None:
+        backups = max(files - 1, 1)
+        super().__init__(str(path), maxBytes=max_bytes, backupCount=backups, encoding="utf-8", chmod=0o640)
+        self.namer = rotated_name
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        try:
+            size = os.path.getsize(self.baseFilename)
+        except OSError:
+            return False
+        return size > 0 and size + len(record.getMessage()) + 1 > self.maxBytes
+
+    def do_write(self, msg: str) -> None:
+        """The lock is held. Half a line on a full disk would spoil the next one too, so it is taken back."""
+        if self.stream is None or self.stream.closed:
+            self.stream = self.do_open()
+        descriptor = self.stream.fileno()
+        before = os.fstat(descriptor).st_size
+        try:
+            write_all(descriptor, f"{msg}\n".encode())
+        except OSError:
+            os.ftruncate(descriptor, before)
+            raise
+
+
+def rotated_name(default: str) -> str:
+    """`combined.log.1` → `combined.1.log`: an editor and a glob for *.log find them all."""
+    base, _, number = default.rpartition(".")
+    stem = base.removesuffix(".log")
+    return f"{stem}.{number}.log" if stem != base else default

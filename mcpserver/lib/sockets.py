@@ -1,0 +1,85 @@
+"""Listening sockets as the supervisor hands them to the workers: shared by port, clear about a port that is taken, and
+such that a client which vanished without a word is noticed."""
+
+import errno
+import socket
+
+from mcpserver.lib.errors import GatewayError
+
+# A stream whose client is gone is freed within 60 s, with or without data on its way: the first probe after 30 s of
+# silence, the end when nothing was acknowledged for 60 s.
+KEEPALIVE_IDLE_S = 30
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVE_PROBES = 3
+UNACKNOWLEDGED_S = 60
+
+
+def listening_socket(host: str, port: int, backlog: int = 4096, *, sibling: bool = False) -> socket.socket:
+    """A socket that listens at `host`:`port`, which others of ours may share (SO_REUSEPORT).
+
+    `sibling` says that one of ours listens there already. Without it a port where anybody listens is refused with
+    GatewayError `port_taken`: SO_REUSEPORT alone would let a second gateway of the same user share it in silence.
+    """
+    family, address = _address(host, port)
+    if not sibling:
+        _require_free(family, address, host, port)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        notice_vanished_clients(listener)
+        listener.bind(address)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise _refusal(error, host, port) from None
+    return listener
+
+
+def notice_vanished_clients(listener: socket.socket) -> None:
+    """Set on the listener, inherited by every connection: keep-alive probes, and an end to what is not acknowledged."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Linux and BSD know these; elsewhere the system's own keep-alive times stay.
+    for name, seconds in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_S * 1000),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            listener.setsockopt(socket.IPPROTO_TCP, option, seconds)
+
+
+def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:
+    try:
+        found = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise _refusal(error, host, port) from None
+    family, _, _, _, address = found[0]
+    return family, address  # type: ignore[return-value]
+
+
+def _require_free(
+    family: socket.AddressFamily, address: tuple[str, int] | tuple[str, int, int, int], host: str, port: int
+) -> None:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise _refusal(error, host, port) from None
+
+
+def _refusal(error: OSError, host: str, port: int) -> GatewayError:
+    where = f"[{host.strip('[]')}]:{port}" if ":" in host else f"{host}:{port}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return GatewayError("port_taken", f"{where} is already in use", hint="stop what listens there, or set PORT")
+        case errno.EACCES | errno.EPERM:
+            return GatewayError("port_forbidden", f"{where} may not be used by this user", hint="use a PORT above 1023")
+        case _:
+            return GatewayError(
+                "bad_address", f"cannot listen at {where}: {error.strerror}", hint="check HOST and PORT"
+            )

@@ -1,0 +1,45 @@
+"""The ground every test stands on: an environment of its own, set before Django reads it.
+
+pyproject names no settings module for pytest: pytest-django would load it before this file could say where its folders are.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HOME = Path(tempfile.mkdtemp(prefix="mcp-tests-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+_ENVIRONMENT = {
+    "DJANGO_SETTINGS_MODULE": "mcpserver.settings",
+    "SECRET_KEY": "only-for-tests",
+    "HOST": "127.0.0.1",
+    "DATABASE_URL": f"sqlite:///{HOME}/data/gateway.sqlite3",
+    "REDIS_URL": "",
+    "LOG_LEVEL": "info",
+    "MCP_OUTPUT": "json",
+    "MCP_CONFIG": str(HOME / "mcp-config.yaml"),
+    "MCP_WORKERS": "1",
+}
+_FOLDERS = {"MCP_DATA_DIR": "data", "MCP_LOG_DIR": "logs", "MCP_BACKUP_DIR": "backups", "MCP_RUN_DIR": "run"}
+
+os.environ.update(_ENVIRONMENT)
+for _variable, _name in _FOLDERS.items():
+    (HOME / _name).mkdir()
+    os.environ[_variable] = str(HOME / _name)
+
+import django  # noqa: E402
+
+django.setup()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings():
+    """A real SQLite file: the in-memory one is shared between threads by rules that no gateway ever runs under."""
+    from django.db import connections
+
+    connections["default"].settings_dict["TEST"]["NAME"] = str(HOME / "test.sqlite3")

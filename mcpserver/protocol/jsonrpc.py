@@ -1,0 +1,259 @@
+"""JSON-RPC 2.0 messages in and out, with payloads left as the bytes that came.
+
+The envelope is decoded, `params`, `result` and `error` are not: wide integers, unknown fields and key order survive a
+relay, and a 10 MB answer costs milliseconds. One strict reader serves both roles. What it refuses: bytes that are not
+UTF-8, nesting that would exhaust the stack, an envelope with a key twice, ids that are neither string nor integer. What it
+mends: a lone surrogate escape (sent by clients that cut an emoji in two) becomes U+FFFD instead of losing the message.
+"""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from mcpserver.protocol import codes
+
+NULL = b"null"
+Fields = dict[str, Raw]
+
+
+class Malformed(Exception):
+    """A message that cannot be served; `code` is the JSON-RPC error to answer with, `id` the raw id where it is known."""
+
+    def __init__(self, code: int, message: str, id: bytes | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.id = id
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    id: bytes  # raw JSON, so that 1, "1" and 12345678901234567890 go back as they came
+    method: str
+    params: bytes | None = None
+
+
+class Notification(msgspec.Struct, frozen=True, gc=False):
+    method: str
+    params: bytes | None = None
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """Exactly one of `result` and `error` is set; `id` is None for an error about a message that had none."""
+
+    id: bytes | None
+    result: bytes | None = None
+    error: bytes | None = None
+
+
+Message = Request | Notification | Response
+
+
+class ErrorBody(msgspec.Struct):
+    """The `error` member, decoded where a bridge or a log line must look inside."""
+
+    code: int = codes.INTERNAL_ERROR
+    message: str = ""
+    data: Raw | UnsetType = UNSET
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    jsonrpc: str
+    id: Raw | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_error = msgspec.json.Decoder(ErrorBody)
+_encode = msgspec.json.Encoder().encode
+_ID = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+', re.DOTALL)
+# Every escape of a JSON text from left to right: a pair of surrogates is one, so that what is left over is a lone one.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+_REPLACEMENT = b"\\ufffd"
+_ENVELOPE_KEYS = ("jsonrpc", "id", "method", "params", "result", "error")
+_QUOTED_KEYS = tuple(f'"{key}"'.encode() for key in _ENVELOPE_KEYS)
+
+
+def decode(body: bytes) -> Message:
+    """Read one message; raises Malformed (parse error or invalid request)."""
+    envelope, body = _read(body)
+    id = _id(envelope)
+    if envelope.jsonrpc != "2.0":
+        raise Malformed(codes.INVALID_REQUEST, 'jsonrpc must be "2.0"', id)
+    _refuse_doubled_keys(envelope, body, id)
+    if envelope.method is not UNSET:
+        return _request_or_notification(envelope, id)
+    if (envelope.result is UNSET) == (envelope.error is UNSET):
+        raise Malformed(codes.INVALID_REQUEST, "a message has a method, or either a result or an error", id)
+    if envelope.result is not UNSET:
+        if id is None:
+            raise Malformed(codes.INVALID_REQUEST, "a result needs the id of its request")
+        return Response(id, result=bytes(envelope.result))
+    return Response(id, error=bytes(envelope.error))  # type: ignore[arg-type]
+
+
+def is_batch(body: bytes) -> bool:
+    """Whether the body is a JSON array: a batch, which only revision 2025-03-26 allows."""
+    return body.lstrip(b" \t\r\n")[:1] == b"["
+
+
+def fields(raw: bytes | Raw | None, what: str = "params") -> Fields:
+    """The members of a JSON object, values undecoded; an absent one is empty. Raises Malformed (invalid params)."""
+    if raw is None:
+        return {}
+    try:
+        return _fields.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        raise Malformed(codes.INVALID_PARAMS, f"{what} must be an object") from None
+
+
+def text(raw: Raw | bytes | None) -> str | None:
+    """The string behind a raw value, or None when it is absent or anything else."""
+    if raw is None or bytes(raw[:1] if isinstance(raw, bytes) else raw)[:1] != b'"':
+        return None
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except msgspec.DecodeError:
+        return None
+
+
+def error_body(raw: bytes) -> ErrorBody:
+    """Look inside an `error` member; one of the wrong shape reads as an internal error that quotes it."""
+    try:
+        return _error.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return ErrorBody(message=raw[:200].decode("utf-8", "replace"))
+
+
+def encode(value: Any) -> bytes:
+    """JSON bytes of plain values; `Raw` members are copied as they are."""
+    return _encode(value)
+
+
+def request(id: bytes, method: str, params: bytes | None) -> bytes:
+    tail = b"}" if params is None else b',"params":' + params + b"}"
+    return b'{"jsonrpc":"2.0","id":' + id + b',"method":' + _encode(method) + tail
+
+
+def notification(method: str, params: bytes | None) -> bytes:
+    tail = b"}" if params is None else b',"params":' + params + b"}"
+    return b'{"jsonrpc":"2.0","method":' + _encode(method) + tail
+
+
+def result(id: bytes, raw: bytes) -> bytes:
+    return b'{"jsonrpc":"2.0","id":' + id + b',"result":' + raw + b"}"
+
+
+def error(id: bytes | None, code: int, message: str, data: Any = UNSET) -> bytes:
+    body: dict[str, Any] = {"code": code, "message": message}
+    if data is not UNSET:
+        body["data"] = data
+    return raw_error(id, _encode(body))
+
+
+def raw_error(id: bytes | None, raw: bytes) -> bytes:
+    return b'{"jsonrpc":"2.0","id":' + (NULL if id is None else id) + b',"error":' + raw + b"}"
+
+
+def one_line(message: bytes) -> bytes:
+    """The same JSON without raw line ends, which would split it in two on a line-framed channel (stdio, SSE data)."""
+    if b"\n" in message or b"\r" in message:
+        return message.replace(b"\r", b" ").replace(b"\n", b" ")
+    return message
+
+
+def _read(body: bytes) -> tuple[_Envelope, bytes]:
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise Malformed(codes.PARSE_ERROR, f"not UTF-8 at byte {error.start}") from None
+    try:
+        return _envelope.decode(body), body
+    except msgspec.ValidationError as error:
+        raise Malformed(codes.INVALID_REQUEST, f"not a JSON-RPC message: {error}") from None
+    except msgspec.DecodeError as error:
+        return _mended(body, error)
+    except RecursionError:
+        raise Malformed(codes.PARSE_ERROR, "nested too deeply") from None
+
+
+def _mended(body: bytes, cause: msgspec.DecodeError) -> tuple[_Envelope, bytes]:
+    """Read again what failed only for a lone surrogate; its escape becomes that of U+FFFD, nothing else is touched."""
+    mended = _ESCAPE.sub(_without_lone_surrogate, body)
+    if mended != body:
+        try:
+            return _envelope.decode(mended), mended
+        except msgspec.ValidationError as error:
+            raise Malformed(codes.INVALID_REQUEST, f"not a JSON-RPC message: {error}") from None
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Malformed(codes.PARSE_ERROR, f"not JSON: {error}") from None
+    raise Malformed(codes.PARSE_ERROR, f"not JSON: {cause}") from None
+
+
+def _without_lone_surrogate(escape: re.Match[bytes]) -> bytes:
+    return _REPLACEMENT if escape["lone"] else escape[0]
+
+
+def _id(envelope: _Envelope) -> bytes | None:
+    if envelope.id is UNSET:
+        return None
+    raw = bytes(envelope.id).strip()
+    if raw == NULL and envelope.method is UNSET:
+        return None
+    if not _ID.fullmatch(raw):
+        raise Malformed(codes.INVALID_REQUEST, "an id is a string or an integer")
+    return raw
+
+
+def _request_or_notification(envelope: _Envelope, id: bytes | None) -> Request | Notification:
+    if envelope.result is not UNSET or envelope.error is not UNSET:
+        raise Malformed(codes.INVALID_REQUEST, "a request has no result and no error", id)
+    params = None if envelope.params is UNSET else bytes(envelope.params)
+    if params is not None and params.lstrip()[:1] != b"{":
+        raise Malformed(codes.INVALID_REQUEST if id is None else codes.INVALID_PARAMS, "params must be an object", id)
+    method = str(envelope.method)
+    return Notification(method, params) if id is None else Request(id, method, params)
+
+
+def _refuse_doubled_keys(envelope: _Envelope, body: bytes, id: bytes | None) -> None:
+    """Two readers of `{"method": a, "method": b}` may disagree on what it says, so nobody gets to read it.
+
+    Nearly every message is cleared by counting: a key that stands once in all the bytes, or no oftener outside the payloads,
+    stands once in the envelope. What counting cannot clear is parsed.
+    """
+    payloads = [raw for raw in (envelope.params, envelope.result, envelope.error) if isinstance(raw, Raw)]
+    if all(_outside(quoted, body, payloads) <= 1 for quoted in _QUOTED_KEYS) and not _outside(b"\\u", body, payloads):
+        return
+    last: list[tuple[str, Any]] = []
+
+    def keep(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal last
+        last = pairs  # the outermost object is completed last
+
+    try:
+        # Numbers are not looked at, and one of 5,000 digits is no error here.
+        json.loads(body, object_pairs_hook=keep, parse_int=len, parse_float=len)
+    except RecursionError:
+        raise Malformed(codes.PARSE_ERROR, "nested too deeply", id) from None
+    names = [name for name, _ in last]
+    doubled = {name for name in names if name in _ENVELOPE_KEYS and names.count(name) > 1}
+    if doubled:
+        raise Malformed(codes.INVALID_REQUEST, f"{', '.join(sorted(doubled))} given twice", id)
+
+
+def _outside(needle: bytes, body: bytes, payloads: list[Raw]) -> int:
+    """How often `needle` stands in the body but not in its payloads."""
+    count = body.count(needle)
+    if count > 1 or (count and needle == b"\\u"):
+        count -= sum(bytes(raw).count(needle) for raw in payloads)
+    return count

@@ -1,0 +1,179 @@
+"""One client connection: Twisted's HTTP channel with total deadlines and refusals that reach the client.
+
+Stock Twisted waits for ever for a client that drips, and closes without a word where it refuses. It never decides here how
+long is too long (`rules`), and knows nothing of applications (`request`).
+"""
+# mypy: disallow-untyped-calls=False
+# (Twisted's channel has no annotations.)
+
+import asyncio
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import main, tcp
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+
+from gateway.serving.rules import HEAD_TOO_LARGE, TOO_SLOW, Phase, Refusal, Verdict, bad_request, too_large
+
+if TYPE_CHECKING:
+    from gateway.serving.server import Server
+
+
+class Transport(tcp.Server):
+    """Notices a reset that arrives together with data.
+
+    uvloop reports a socket's error once, and stops watching it. Twisted then reads the data, and would never come to read
+    the error: the connection and its request would stay for ever.
+    """
+
+    def doRead(self) -> Any:
+        ended = super().doRead()
+        if ended is None and self.connected and self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return main.CONNECTION_LOST
+        return ended
+
+
+class Connection(HTTPChannel):
+    # Twisted's own idle timer stays off: every byte would reset it, so a drip would keep the connection for ever.
+    timeOut = None
+    transport: Any
+
+    def __init__(self, server: "Server") -> None:
+        super().__init__()
+        self.server = server
+        self.phase = Phase.IDLE
+        self.since = time.monotonic()
+        self._writable: asyncio.Future[None] | None = None
+        self._dropped_bytes = 0
+
+    # Phases.
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.since = time.monotonic()
+
+    def connectionMade(self) -> None:
+        self.server.connected.add(self)
+        super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.phase is Phase.IDLE:
+            self._enter(Phase.HEAD)
+        try:
+            super().dataReceived(data)
+        except ValueError:
+            # A Content-Length of thousands of digits is more than int() takes.
+            self.refuse(bad_request())
+
+    def allHeadersReceived(self) -> None:
+        if self.length is not None and self.length > self.server.limits.max_request_size:
+            # Before `100 Continue`, which would invite the body.
+            self.refuse(too_large(self.server.limits.max_request_size))
+        elif self._has_odd_framing():
+            self.refuse(bad_request("unsupported Transfer-Encoding"))
+        else:
+            if self.length != 0:
+                self._enter(Phase.BODY)
+            super().allHeadersReceived()
+
+    def _has_odd_framing(self) -> bool:
+        """Proxies disagree about `identity` and about chunks in HTTP/1.0: that is where requests are smuggled."""
+        encodings = self.requests[-1].requestHeaders.getRawHeaders(b"transfer-encoding")
+        return encodings is not None and (self.length is not None or len(encodings) > 1 or self._version != b"HTTP/1.1")
+
+    def allContentReceived(self) -> None:
+        if self.phase is Phase.REFUSED:
+            return
+        self._enter(Phase.ANSWERING)
+        super().allContentReceived()
+
+    def requestDone(self, request: Any) -> None:
+        # First, as what follows may already read the next pipelined request.
+        self._enter(Phase.IDLE)
+        super().requestDone(request)
+
+    def loseConnection(self) -> None:
+        self._enter(Phase.CLOSING)
+        super().loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self._wake_writers()
+        self.server.forget_connection(self)
+
+    # Deadlines.
+
+    def obey(self, verdict: Verdict) -> None:
+        match verdict:
+            case Verdict.CLOSE:
+                self.loseConnection()
+            case Verdict.REFUSE:
+                self.refuse(TOO_SLOW)
+            case Verdict.ABORT:
+                self.abort()
+
+    def abort(self) -> None:
+        """End it now, with whatever is unsent. `connectionLost` follows on a later turn of the loop."""
+        self.transport.abortConnection()
+
+    # Refusals: answer, half-close, go on reading for a while. A client that writes first and reads later (Node) would
+    # otherwise meet a reset instead of the answer.
+
+    def refuse(self, refusal: Refusal) -> None:
+        if self.phase is Phase.REFUSED or self.phase is Phase.CLOSING:
+            return
+        self._enter(Phase.REFUSED)
+        self.persistent = False
+        self.clearLineBuffer()
+        # A parser further up the stack may hold more of the same bytes: they go nowhere. (Instance attributes, so that a
+        # plain request pays nothing for this.)
+        self.dataReceived = self._drop  # type: ignore[method-assign]
+        self.lineReceived = self.rawDataReceived = _ignore  # type: ignore[method-assign]
+        # As long as it is registered, Twisted keeps the half-close back for what a producer might still write.
+        self._networkProducer.unregisterProducer()
+        self.transport.resumeProducing()
+        self.transport.write(refusal.closing_answer())
+        self.transport.loseWriteConnection()
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped_bytes += len(data)
+        if self._dropped_bytes > self.server.deadlines.refused_max_bytes:
+            self.abort()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        large = self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders
+        self.refuse(HEAD_TOO_LARGE if large else bad_request())
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self.refuse(HEAD_TOO_LARGE)
+
+    # Back-pressure.
+
+    @property
+    def is_blocked(self) -> bool:
+        """More than Twisted's buffer (64 KiB) waits for the client to read."""
+        return self._waitingForTransport
+
+    async def writable(self, timeout_s: float) -> bool:
+        """Wait until all is written or the connection is gone; False when neither came in time."""
+        if self._writable is None:
+            self._writable = asyncio.get_running_loop().create_future()
+        # `wait` leaves the future alone when this caller is cancelled: another may wait for it too.
+        done, _ = await asyncio.wait((self._writable,), timeout=timeout_s)
+        return bool(done)
+
+    def resumeProducing(self) -> None:
+        super().resumeProducing()
+        self._wake_writers()
+
+    def _wake_writers(self) -> None:
+        waiting, self._writable = self._writable, None
+        if waiting is not None:
+            waiting.set_result(None)
+
+
+def _ignore(data: bytes) -> None:
+    """What arrives after a refusal and was already on its way through the parser."""

@@ -1,0 +1,46 @@
+"""What the gateway and the server underneath agree on, whichever ASGI server that is. No Daphne, no Twisted, no I/O."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class ClientGone(Exception):
+    """Raised by `await send(...)`: the client left, or read nothing for so long that it was cut off.
+
+    Deliberately no OSError: what catches the errors of a remote's connection must not mistake this for one.
+    """
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """What a server calls around the requests: before the first, once no connection is taken any more, after the last."""
+
+    on_start: Callable[[], Awaitable[None]]
+    on_drain: Callable[[], Awaitable[None]]
+    on_stop: Callable[[], Awaitable[None]]
+
+
+class Census(Protocol):
+    def connections(self) -> int:
+        """Sockets of clients that are open."""
+
+    def in_flight(self) -> int:
+        """Requests whose application has not ended, streams included."""
+
+
+_census: Census | None = None
+
+
+def count_with(census: Census | None) -> None:
+    """The server that runs in this process reports itself; there is at most one."""
+    global _census
+    _census = census
+
+
+def connections() -> int:
+    return _census.connections() if _census else 0
+
+
+def in_flight() -> int:
+    return _census.in_flight() if _census else 0

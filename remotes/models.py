@@ -1,0 +1,75 @@
+"""What is remembered about remotes: every configuration that ever ran, which one runs, and how the remotes were last seen.
+
+A revision is never changed and never deleted: histories, rollbacks and backups rely on its number meaning one text.
+"""
+
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+HEAD = 1
+
+
+class ImmutableQuerySet(models.QuerySet["ConfigRevision"]):
+    """Refuses the two bulk ways around `ConfigRevision.save`."""
+
+    def update(self, **_: Any) -> int:
+        raise TypeError("a revision is never changed")
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        raise TypeError("a revision is never deleted")
+
+
+class ConfigRevision(models.Model):
+    number = models.PositiveIntegerField(primary_key=True)
+    sha256 = models.CharField(max_length=64, db_index=True)
+    text = models.TextField()
+    actor = models.CharField(max_length=200)
+    at = models.DateTimeField(default=timezone.now)
+
+    objects = ImmutableQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("number",)
+
+    def __str__(self) -> str:
+        return f"revision {self.number} by {self.actor}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            raise TypeError("a revision is never changed")
+        super().save(*args, **(kwargs | {"force_insert": True}))
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        raise TypeError("a revision is never deleted")
+
+
+class RevisionHead(models.Model):
+    """One row, HEAD: the number of the revision that runs. Moved by compare-and-set alone; 0 before the first."""
+
+    number = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"head at revision {self.number}"
+
+
+class RemoteHealth(models.Model):
+    """The last probe of one remote. Not history: one row each, overwritten."""
+
+    name = models.CharField(max_length=64, unique=True)
+    status = models.CharField(max_length=20, default="unknown")
+    checked_at = models.DateTimeField(null=True)
+    latency_ms = models.FloatField(null=True)
+    era = models.CharField(max_length=20, blank=True, default="")
+    transport = models.CharField(max_length=20, blank=True, default="")
+    tools = models.PositiveIntegerField(null=True)
+    phase = models.CharField(max_length=20, blank=True, default="")
+    error = models.TextField(blank=True, default="")
+    last_ok_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "remote health"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.status}"

@@ -1,0 +1,137 @@
+"""One remote, kept warm: connected when first needed, reconnected when lost, shared by every call.
+
+Many callers may wait for one connect; each waits no longer than its own deadline, and the connect goes on for the others.
+A session that the remote has forgotten is opened again once, and the request repeated, because it provably was not executed.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+import aiohttp
+
+from remotes.config.snapshot import RemoteSpec
+from remotes.upstream.connect import connect
+from remotes.upstream.connection import Connection, Greeting
+from remotes.upstream.envelope import Exchange
+from remotes.upstream.outcome import Failed, Failure, Fault, Outcome
+from remotes.upstream.session import open_session
+
+log = logging.getLogger("mcp.upstream")
+
+Changed = Callable[[str], None]
+
+
+class Upstream:
+    """The seam: `exchange` is all that the gateway needs of a remote."""
+
+    def __init__(self, spec: RemoteSpec, *, max_bytes: int, max_in_flight: int, era: str = "") -> None:
+        self.spec = spec
+        self.in_flight = 0
+        self.last_failure: Failure | None = None
+        self.on_change: Changed = lambda kind: None
+        self._max_bytes = max_bytes
+        self._max_in_flight = max_in_flight
+        self._era = era
+        self._http: aiohttp.ClientSession | None = None
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
+        self._closed = False
+        self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def greeting(self) -> Greeting | None:
+        return self._connection.greeting if self._connection is not None else None
+
+    async def exchange(self, exchange: Exchange) -> Outcome:
+        """Send one request to the remote and wait for its outcome, no longer than the exchange's deadline."""
+        if self.in_flight >= self._max_in_flight:
+            return Failure(Fault.BUSY, "send", f"{self.spec.name} has {self.in_flight} calls open already")
+        self.in_flight += 1
+        try:
+            connection = self._connection
+            if connection is None or not connection.usable:
+                connection = await self.connected(exchange.deadline)
+            outcome = await connection.request(exchange)
+            if isinstance(outcome, Failure) and not connection.usable and outcome.status == 404:
+                connection = await self.connected(exchange.deadline)
+                outcome = await connection.request(exchange)
+        except Failed as failed:
+            outcome = failed.failure
+        finally:
+            self.in_flight -= 1
+            if self._drained is not None and not self.in_flight and not self._drained.done():
+                self._drained.set_result(None)
+        if isinstance(outcome, Failure):
+            self.last_failure = outcome
+        return outcome
+
+    async def connected(self, deadline: float) -> Connection:
+        """The open connection, opened now if need be; raises Failed."""
+        if self._connection is not None and self._connection.usable:
+            return self._connection
+        if self._closed:
+            raise Failed(Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is no longer configured"))
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._open())
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(self._connecting)
+        except TimeoutError:
+            failure = Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is still connecting")
+            raise Failed(failure) from None
+
+    async def drained(self) -> None:
+        """Wait for the last open call to end."""
+        if self.in_flight:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Failed):
+                await self._connecting
+        if self._connection is not None:
+            await self._connection.close()
+        if self._http is not None:
+            await self._http.close()
+
+    # Listener: what the connection tells outside any request.
+
+    def changed(self, kind: str) -> None:
+        self.on_change(kind)
+
+    def lost(self, failure: Failure) -> None:
+        self.last_failure = failure
+        log.info("lost %s: %s", self.spec.name, failure.message, extra={"remote": self.spec.name})
+        self.on_change("lost")
+
+    async def _open(self) -> Connection:
+        try:
+            if self._connection is not None:
+                await self._connection.close()
+                self._connection = None
+            if self._http is None and self.spec.transport != "stdio":
+                self._http = open_session(self.spec.reach)
+            self._connection = await self._found_out()
+        except Failed as failed:
+            self.last_failure = failed.failure
+            raise
+        finally:
+            self._connecting = None
+        self._era = self._connection.greeting.revision
+        self.last_failure = None
+        return self._connection
+
+    async def _found_out(self) -> Connection:
+        """Connect as remembered; when the remote has changed its era meanwhile, find out anew."""
+        try:
+            return await connect(self.spec, self._http, self, era=self._era, max_bytes=self._max_bytes)
+        except Failed as failed:
+            if not self._era or self.spec.era != "auto" or failed.failure.fault in (Fault.NOT_SENT, Fault.TIMEOUT):
+                raise
+            self._era = ""
+        return await connect(self.spec, self._http, self, era="", max_bytes=self._max_bytes)

@@ -1,0 +1,97 @@
+"""What every transport offers once it is open: who is there, and one request at a time or many."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from mcpserver.protocol import jsonrpc
+from mcpserver.protocol.versions import MODERN
+from remotes.upstream.envelope import Exchange
+from remotes.upstream.outcome import Failed, Failure, Fault, Outcome
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """What the handshake or discovery told. `capabilities` by name, undecoded."""
+
+    transport: str
+    revision: str
+    capabilities: jsonrpc.Fields
+    server_info: bytes = b"{}"
+    instructions: str = ""
+
+    @property
+    def modern(self) -> bool:
+        return self.revision == MODERN
+
+
+class Listener(Protocol):
+    """Who is told what a remote says outside any request."""
+
+    def changed(self, kind: str) -> None:
+        """A list changed: `tools`, `prompts` or `resources`."""
+
+    def lost(self, failure: Failure) -> None:
+        """The connection ended by itself."""
+
+
+class Connection(Protocol):
+    greeting: Greeting
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be sent now; once False it stays False."""
+
+    async def request(self, exchange: Exchange) -> Outcome:
+        """Send and await the answer within the exchange's deadline. Being cancelled tells the remote."""
+
+    async def close(self) -> None:
+        """End it: what is in flight fails, the remote is told where its transport has a way."""
+
+
+Opener = Callable[[], Connection]
+
+CHANGES = {
+    "notifications/tools/list_changed": "tools",
+    "notifications/prompts/list_changed": "prompts",
+    "notifications/resources/list_changed": "resources",
+}
+
+
+def greeting(transport: str, raw: bytes) -> Greeting:
+    """Read an `initialize` result; raises Failed when it is none."""
+    try:
+        fields = jsonrpc.fields(raw, "the initialize result")
+        revision = jsonrpc.text(fields.get("protocolVersion"))
+        capabilities = jsonrpc.fields(fields.get("capabilities"), "capabilities")
+    except jsonrpc.Malformed as error:
+        raise Failed(Failure(Fault.INVALID, "handshake", error.message, raw[:4096])) from None
+    if revision is None:
+        raise Failed(Failure(Fault.INVALID, "handshake", "the initialize result names no protocolVersion", raw[:4096]))
+    return Greeting(
+        transport=transport,
+        revision=revision,
+        capabilities=capabilities,
+        server_info=bytes(fields.get("serverInfo") or b"{}"),
+        instructions=jsonrpc.text(fields.get("instructions")) or "",
+    )
+
+
+def discovered(transport: str, raw: bytes) -> Greeting | None:
+    """Read a `server/discover` result; None when it is none, or offers no revision of this era."""
+    try:
+        fields = jsonrpc.fields(raw, "the discover result")
+        capabilities = jsonrpc.fields(fields.get("capabilities"), "capabilities")
+        versions = msgspec.json.decode(fields.get("supportedVersions") or b"[]", type=list[str])
+        meta = jsonrpc.fields(fields.get("_meta"), "_meta")
+    except (jsonrpc.Malformed, msgspec.DecodeError):
+        return None
+    if MODERN not in versions:
+        return None
+    return Greeting(
+        transport=transport,
+        revision=MODERN,
+        capabilities=capabilities,
+        server_info=bytes(meta.get("io.modelcontextprotocol/serverInfo") or b"{}"),
+        instructions=jsonrpc.text(fields.get("instructions")) or "",
+    )

@@ -1,0 +1,185 @@
+"""A channel that carries many requests at once (stdio, HTTP+SSE): ids out, answers matched, the rest handed on.
+
+Written once for both transports, which differ in how bytes travel (`Wire`) and in nothing else. An answer with an id that was
+never asked for is dropped and counted; a notification that belongs to no request alone reaches a caller only when exactly one
+call is open, because otherwise nobody can say whose it is.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from mcpserver.protocol import codes, jsonrpc
+from mcpserver.protocol.versions import LOG_LEVELS
+from remotes.upstream import envelope
+from remotes.upstream.connection import CHANGES, Greeting, Listener
+from remotes.upstream.envelope import Exchange
+from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
+
+log = logging.getLogger("mcp.upstream")
+
+
+class Wire(Protocol):
+    """How bytes travel."""
+
+    async def send(self, message: bytes) -> None:
+        """Hand one message over; raises Failed (NOT_SENT when provably none of it left)."""
+
+    async def close(self) -> None: ...
+
+
+class _Open(msgspec.Struct):
+    exchange: Exchange
+    answer: asyncio.Future[jsonrpc.Response]
+
+
+class Duplex:
+    """One open channel. `received` is called by the wire for each message, `broke` once when it ends."""
+
+    def __init__(self, name: str, wire: Wire, listener: Listener) -> None:
+        self.greeting = Greeting("", "", {})
+        self.strays = 0
+        self._name = name
+        self._wire = wire
+        self._listener = listener
+        self._numbers = itertools.count(1)
+        self._open: dict[int, _Open] = {}
+        self._ended: Failure | None = None
+        self._log_level = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def usable(self) -> bool:
+        return self._ended is None
+
+    async def request(self, exchange: Exchange) -> Outcome:
+        try:
+            async with asyncio.timeout_at(exchange.deadline):
+                if exchange.log_level and not self.greeting.modern:
+                    await self._lower_log_level(exchange)
+                return await self._ask(exchange)
+        except TimeoutError:
+            return Failure(Fault.TIMEOUT, "answer", f"{self._name} did not answer {exchange.method} in time")
+        except Failed as failed:
+            return failed.failure
+
+    async def notify(self, method: str, params: bytes | None = None) -> None:
+        await self._wire.send(jsonrpc.notification(method, params))
+
+    async def close(self) -> None:
+        self.broke(Failure(Fault.BROKEN, "answer", f"the connection to {self._name} was closed"), tell=False)
+        for task in self._tasks:
+            task.cancel()
+        await self._wire.close()
+
+    def broke(self, failure: Failure, *, tell: bool = True) -> None:
+        """The wire ended: everything in flight fails with `failure`."""
+        if self._ended is not None:
+            return
+        self._ended = failure
+        for waiting in self._open.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(Failed(failure))
+        if tell:
+            self._listener.lost(failure)
+
+    def received(self, raw: bytes) -> None:
+        """One message from the remote; raises jsonrpc.Malformed for what is none."""
+        message = jsonrpc.decode(raw)
+        match message:
+            case jsonrpc.Response():
+                self._answered(message)
+            case jsonrpc.Request():
+                self._refuse(message)
+            case jsonrpc.Notification():
+                self._notified(message)
+
+    async def _ask(self, exchange: Exchange) -> Outcome:
+        if self._ended is not None:
+            raise Failed(Failure(Fault.NOT_SENT, "send", self._ended.message))
+        number = next(self._numbers)
+        waiting = _Open(exchange, asyncio.get_running_loop().create_future())
+        self._open[number] = waiting
+        try:
+            await self._wire.send(envelope.message(exchange, number, modern=self.greeting.modern))
+            response = await waiting.answer
+        except BaseException:
+            if self._ended is None:
+                self._spawn(self._cancelled(number, exchange.method))
+            raise
+        finally:
+            del self._open[number]
+            if waiting.answer.done() and not waiting.answer.cancelled():
+                waiting.answer.exception()
+        if response.error is not None:
+            return Refusal(response.error)
+        return Answer(response.result or b"{}", self.greeting.modern)
+
+    async def _cancelled(self, number: int, method: str) -> None:
+        """Tell the remote that nobody waits any more; `initialize` must never be cancelled (lifecycle)."""
+        if method == "initialize":
+            return
+        params = jsonrpc.encode({"requestId": number, "reason": "cancelled by the caller"})
+        try:
+            await self.notify("notifications/cancelled", params)
+        except Failed as failed:
+            log.debug("cannot tell %s of a cancellation: %s", self._name, failed.failure.message)
+
+    def _answered(self, response: jsonrpc.Response) -> None:
+        number = int(response.id) if response.id is not None and response.id.lstrip(b"-").isdigit() else None
+        waiting = self._open.get(number) if number is not None else None
+        if waiting is None or waiting.answer.done():
+            self.strays += 1
+            log.debug("%s answered a request that is not open: %r", self._name, response.id)
+            return
+        waiting.answer.set_result(response)
+
+    def _notified(self, message: jsonrpc.Notification) -> None:
+        kind = CHANGES.get(message.method)
+        if kind is not None:
+            self._listener.changed(kind)
+        elif message.method == "notifications/progress":
+            number = envelope.progress_number(message.params)
+            waiting = self._open.get(number) if number is not None else None
+            if waiting is not None:
+                envelope.hand_on(waiting.exchange, message.method, message.params)
+        elif message.method == "notifications/message" and len(self._open) == 1:
+            (only,) = self._open.values()
+            envelope.hand_on(only.exchange, message.method, message.params)
+
+    def _refuse(self, message: jsonrpc.Request) -> None:
+        """Answer what a remote asks: it is alive, and that is all it may know of this side."""
+        if message.method == "ping":
+            self._spawn(self._send(jsonrpc.result(message.id, b"{}")))
+        else:
+            self._spawn(
+                self._send(jsonrpc.error(message.id, codes.METHOD_NOT_FOUND, f"{message.method} is not offered here"))
+            )
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            await self._wire.send(message)
+        except Failed as failed:
+            log.debug("cannot answer %s: %s", self._name, failed.failure.message)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _lower_log_level(self, exchange: Exchange) -> None:
+        """A channel has one level for all its callers: it goes down to the most talkative one's and stays there."""
+        wanted = exchange.log_level or ""
+        if "logging" not in self.greeting.capabilities:
+            return
+        if self._log_level and LOG_LEVELS.index(wanted) >= LOG_LEVELS.index(self._log_level):
+            return
+        self._log_level = wanted
+        await self._ask(
+            Exchange("logging/setLevel", {"level": Raw(jsonrpc.encode(wanted))}, deadline=exchange.deadline)
+        )

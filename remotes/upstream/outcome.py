@@ -1,0 +1,57 @@
+"""What can come of a request to a remote. A caller matches on it; nothing here is raised.
+
+Pure values: the breaker, the retry policy and the caller's error text are decided from these alone.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Fault(StrEnum):
+    """Why there is no answer. The words reach operators through status and logs."""
+
+    NOT_SENT = "not_sent"  # provably never reached the remote: refused, unreachable, DNS, TLS, process not started
+    TIMEOUT = "timeout"
+    BROKEN = "broken"  # the connection ended after the request was sent
+    INVALID = "invalid"  # what came is no answer to what was asked
+    TOO_LARGE = "too_large"
+    HTTP_STATUS = "http_status"  # an HTTP error that is not one of MCP's
+    UNAUTHORIZED = "unauthorized"
+    BUSY = "busy"
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """The remote's `result`, byte for byte; `modern` says in which era it is written."""
+
+    result: bytes
+    modern: bool
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """The remote's `error`, byte for byte; `status` is the HTTP status it came with, 0 on other transports."""
+
+    error: bytes
+    status: int = 0
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """No usable answer. `phase` is where it went wrong (connect, handshake, send, answer); `excerpt` what came, if anything."""
+
+    fault: Fault
+    phase: str
+    message: str
+    excerpt: bytes = b""
+    status: int = 0
+    retry_after_s: float | None = None
+
+
+Outcome = Answer | Refusal | Failure
+
+
+class Failed(Exception):
+    """Carries a Failure out of the depths of a transport; `Connection.request` turns it back into a value."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure

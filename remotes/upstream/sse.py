@@ -1,0 +1,116 @@
+"""Remotes that speak HTTP+SSE (2024-11-05, basic/transports): answers come down one stream, requests go up as POSTs."""
+
+import asyncio
+import contextlib
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+
+from mcpserver.protocol import jsonrpc, sse
+from remotes.config.snapshot import RemoteSpec
+from remotes.upstream.connection import Listener
+from remotes.upstream.duplex import Duplex
+from remotes.upstream.outcome import Failed, Failure, Fault
+from remotes.upstream.session import classified, read_excerpt, unexpected_status
+
+
+async def open_sse(
+    spec: RemoteSpec, http: aiohttp.ClientSession, listener: Listener, *, deadline: float, event_max_bytes: int
+) -> Duplex:
+    """Open the stream and learn where to POST; the handshake is the caller's. Raises Failed."""
+    wire = SseWire(spec, http)
+    channel = Duplex(spec.name, wire, listener)
+    try:
+        async with asyncio.timeout_at(deadline):
+            await wire.start(channel, event_max_bytes)
+    except TimeoutError:
+        await wire.close()
+        raise Failed(Failure(Fault.TIMEOUT, "connect", f"{spec.name} did not open its event stream in time")) from None
+    except BaseException:
+        await wire.close()
+        raise
+    return channel
+
+
+class SseWire:
+    def __init__(self, spec: RemoteSpec, http: aiohttp.ClientSession) -> None:
+        self._spec = spec
+        self._http = http
+        self._stream: aiohttp.ClientResponse | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._post_url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def start(self, channel: Duplex, event_max_bytes: int) -> None:
+        name = self._spec.name
+        try:
+            self._stream = await self._http.get(
+                self._spec.url, headers={**self._spec.headers, "Accept": "text/event-stream"}
+            )
+        except aiohttp.ClientError as error:
+            raise Failed(classified(name, error, "connect")) from None
+        if self._stream.status != 200:
+            raise Failed(unexpected_status(name, self._stream, await read_excerpt(self._stream)))
+        if not self._stream.headers.get("Content-Type", "").lower().startswith("text/event-stream"):
+            excerpt = await read_excerpt(self._stream)
+            raise Failed(Failure(Fault.INVALID, "handshake", f"{name} opened no event stream", excerpt))
+        self._pump = asyncio.create_task(self._read(channel, self._stream, event_max_bytes))
+        await self._post_url
+
+    async def send(self, message: bytes) -> None:
+        url = self._post_url.result()
+        try:
+            async with self._http.post(
+                url, data=message, headers={**self._spec.headers, "Content-Type": "application/json"}
+            ) as response:
+                if response.status >= 400:
+                    raise Failed(unexpected_status(self._spec.name, response, await read_excerpt(response)))
+        except aiohttp.ClientError as error:
+            raise Failed(classified(self._spec.name, error, "send")) from None
+
+    async def close(self) -> None:
+        if not self._post_url.done():
+            self._post_url.cancel()
+        if self._pump is not None and self._pump is not asyncio.current_task():
+            self._pump.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pump
+        if self._stream is not None:
+            self._stream.close()
+
+    async def _read(self, channel: Duplex, stream: aiohttp.ClientResponse, event_max_bytes: int) -> None:
+        failure = Failure(Fault.BROKEN, "answer", f"the event stream of {self._spec.name} ended")
+        try:
+            splitter = sse.Splitter(event_max_bytes)
+            async for chunk in stream.content.iter_any():
+                for event in splitter.feed(chunk):
+                    self._take(channel, event)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            failure = classified(self._spec.name, error, "answer")
+        except sse.TooLong as error:
+            failure = Failure(Fault.TOO_LARGE, "answer", f"{self._spec.name}: {error}")
+        except Failed as failed:
+            failure = failed.failure
+        finally:
+            stream.close()
+            if not self._post_url.done():
+                self._post_url.set_exception(Failed(failure))
+            channel.broke(failure)
+
+    def _take(self, channel: Duplex, event: sse.Event) -> None:
+        if event.name == "endpoint":
+            self._learn(event.data.decode("utf-8", "replace"))
+        elif event.name == "message":
+            try:
+                channel.received(event.data)
+            except jsonrpc.Malformed as error:
+                failure = Failure(Fault.INVALID, "answer", f"{self._spec.name}: {error.message}", event.data[:4096])
+                raise Failed(failure) from None
+
+    def _learn(self, endpoint: str) -> None:
+        """The POST address must stay on the stream's origin, or a remote could send our credentials elsewhere."""
+        url = urljoin(self._spec.url, endpoint)
+        ours, theirs = urlsplit(self._spec.url), urlsplit(url)
+        if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
+            raise Failed(Failure(Fault.INVALID, "handshake", f"{self._spec.name} named an endpoint on another origin"))
+        if not self._post_url.done():
+            self._post_url.set_result(url)

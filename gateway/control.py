@@ -1,0 +1,117 @@
+"""What this worker answers on its control socket: its live facts, and calls made by the operator on this machine.
+
+The socket is 0600: who can open it can read the database too. Nothing here changes the configuration.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from gateway.catalog import Entry
+from gateway.pipeline import Visit
+from gateway.runtime import Runtime
+from keys.principal import Principal
+from mcpserver.lib.errors import Exit, GatewayError
+from mcpserver.protocol import jsonrpc, versions
+from mcpserver.protocol.inbound import Call
+from remotes.upstream.envelope import Exchange
+from remotes.upstream.outcome import Answer, Failure, Refusal
+
+_OPERATOR = Principal(key_id="operator", name="operator", fingerprint="operator")
+_PING_S = 10.0
+
+
+class Control:
+    """Answers `{"op": …}` requests of `mcpserver.lib.control`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request.get("op"):
+            case "status":
+                return self._runtime.status()
+            case "tools":
+                return await self._tools()
+            case "call":
+                return await self._call(str(request["name"]), request.get("arguments") or {})
+            case "ping":
+                return await self._ping(str(request["remote"]))
+            case other:
+                raise GatewayError("unknown_op", f"this process does not know the operation {other!r}")
+
+    async def _tools(self) -> dict[str, Any]:
+        joined = await self._runtime.catalog.ready()
+        tools = [_described(entry) for entry in joined.entries("tools/list")]
+        return {"ok": True, "tools": tools, "problems": joined.problems}
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        call = Call(
+            id=b"1",
+            method="tools/call",
+            params={"name": Raw(jsonrpc.encode(name)), "arguments": Raw(jsonrpc.encode(arguments))},
+            meta={},
+            revision=versions.NEWEST_HANDSHAKE,
+        )
+        entry = (await self._runtime.catalog.ready()).tool(name)
+        if entry is None:
+            raise GatewayError(
+                "not_found", f"there is no tool {name}", hint="see them with: mcp tools list", exit_code=Exit.NOT_FOUND
+            )
+        clock = self._runtime.clock
+        began = clock.monotonic()
+        visit = Visit(call, _OPERATOR, self._runtime.snapshot, lambda method, params: None, {})
+        served = await self._runtime.pipeline.serve(visit)
+        message = json.loads(served.body)
+        error, result = message.get("error"), message.get("result")
+        ok = error is None and not (result or {}).get("isError", False)
+        document: dict[str, Any] = {"ok": ok, "latency_ms": round((clock.monotonic() - began) * 1000, 1)}
+        if error is not None:
+            return document | {"error": "refused", "message": error.get("message", ""), "code": error.get("code")}
+        if not ok:
+            document |= {"error": "tool_error", "message": f"{name} answered with an error"}
+        return document | {"result": result}
+
+    async def _ping(self, name: str) -> dict[str, Any]:
+        """Ask a remote for a sign of life over its warm connection."""
+        upstream = self._runtime.pool.get(name)
+        if upstream is None:
+            raise GatewayError("not_found", f"there is no remote {name} to ask", exit_code=Exit.NOT_FOUND)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        greeting = upstream.greeting
+        method = "server/discover" if greeting is not None and greeting.modern else "ping"
+        outcome = await upstream.exchange(Exchange(method, {}, deadline=began + _PING_S))
+        latency_ms = round((loop.time() - began) * 1000, 1)
+        match outcome:
+            case Answer() | Refusal():  # a refusal of ping is a sign of life too
+                greeting = upstream.greeting
+                return {
+                    "ok": True,
+                    "latency_ms": latency_ms,
+                    "era": greeting.revision if greeting else None,
+                    "transport": greeting.transport if greeting else None,
+                }
+            case Failure():
+                return {
+                    "ok": False,
+                    "error": str(outcome.fault),
+                    "phase": outcome.phase,
+                    "message": outcome.message,
+                    "latency_ms": latency_ms,
+                }
+
+
+class _Told(msgspec.Struct):
+    description: str = ""
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    try:
+        description = msgspec.json.decode(entry.raw, type=_Told).description
+    except msgspec.DecodeError:
+        description = ""
+    return {"name": entry.exposed, "mcp": entry.remote, "upstream_name": entry.own, "description": description}

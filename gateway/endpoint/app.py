@@ -1,0 +1,174 @@
+"""The MCP paths as one ASGI application: who may come in, what era a request is in, and who serves it.
+
+| path         | method            | served by |
+| ------------ | ----------------- | --------- |
+| `/mcp`       | POST              | `stateless` or `streamable`, by the request's era |
+| `/mcp`       | GET, DELETE       | `streamable` |
+| `/sse`       | GET               | `legacy_sse` |
+| `/messages/` | POST              | `legacy_sse` |
+"""
+
+import asyncio
+from urllib.parse import parse_qs
+
+from gateway.endpoint import stateless, streamable
+from gateway.endpoint.gate import Gate
+from gateway.endpoint.http import Answer, Receive, Scope, Send, read_body, refused, respond
+from gateway.endpoint.legacy_sse import LegacySse
+from gateway.runtime import Runtime
+from gateway.serving import ClientGone
+from keys.principal import Principal
+from mcpserver.protocol import codes, inbound, jsonrpc
+from mcpserver.protocol.versions import HANDSHAKE, MODERN
+
+_ALLOWED = {"/mcp": ("POST", "GET", "DELETE"), "/sse": ("GET",), "/messages": ("POST",), "/messages/": ("POST",)}
+PATHS = tuple(_ALLOWED)
+_VERSION = b"mcp-protocol-version"
+_TAKEN = (b"application/json", b"text/event-stream", b"application/*", b"*/*")
+
+
+class Endpoint:
+    def __init__(self, runtime: Runtime, gate: Gate) -> None:
+        self._runtime = runtime
+        self._gate = gate
+        self._legacy = LegacySse(runtime)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._serve(scope, receive, send)
+        except ClientGone:
+            return
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, doubled = inbound.single(scope["headers"])
+        turned_away = self._gate.turns_away(headers, doubled)
+        if turned_away is not None:
+            await respond(send, turned_away)
+            return
+        path, method = scope["path"], scope["method"]
+        if method not in _ALLOWED[path]:
+            await respond(send, _not_allowed(path, *_ALLOWED[path]))
+            return
+        client = scope.get("client")
+        principal = await self._gate.admits(headers, doubled, client[0] if client else "")
+        if isinstance(principal, Answer):
+            await respond(send, principal)
+            return
+        if method == "POST":
+            await self._post(scope, principal, headers, doubled, receive, send)
+        elif path == "/sse":
+            await self._legacy.get(principal, receive, send)
+        elif (wrong := _wrong_head(headers, doubled)) is not None:
+            await respond(send, wrong)
+        elif method == "GET":
+            await streamable.get(self._runtime, principal, headers, receive, send)
+        else:
+            await streamable.delete(self._runtime, principal, headers, send)
+
+    async def _post(
+        self,
+        scope: Scope,
+        principal: Principal,
+        headers: dict[bytes, bytes],
+        doubled: bytes | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        wrong = _wrong_type(headers)
+        if wrong is not None:
+            await respond(send, wrong)
+            return
+        body = await read_body(receive)
+        if body is None:
+            return
+        if scope["path"] != "/mcp":
+            await self._message(scope, principal, body, send)
+            return
+        try:
+            message = jsonrpc.decode(body)
+        except jsonrpc.Malformed as error:
+            await respond(send, refused(400, error.code, error.message, id=error.id))
+            return
+        era = _era(headers, doubled, message)
+        if isinstance(era, Answer):
+            await respond(send, era)
+        elif era == MODERN:
+            await stateless.post(self._runtime, principal, message, headers, doubled, receive, send)
+        elif doubled is not None:
+            await respond(send, _sent_twice(doubled))
+        else:
+            await streamable.post(self._runtime, principal, message, headers, receive, send)
+
+    async def _message(self, scope: Scope, principal: Principal, body: bytes, send: Send) -> None:
+        ids = parse_qs(scope["query_string"].decode("latin-1")).get("session_id", [])
+        if len(ids) != 1:
+            why = "session_id is missing: POST to the address that the endpoint event named"
+            await respond(send, refused(400, codes.INVALID_REQUEST, why))
+            return
+        await self._legacy.post(principal, ids[0], body, send)
+
+
+def _era(headers: inbound.Headers, doubled: bytes | None, message: jsonrpc.Message) -> str | Answer:
+    """Which era a POST is in, decided per request (specification 2026-07-28, basic/versioning "Backward Compatibility")."""
+    id = message.id if isinstance(message, jsonrpc.Request) else None
+    if doubled == _VERSION:
+        return refused(400, codes.HEADER_MISMATCH, "header MCP-Protocol-Version was sent twice", id=id)
+    version = _version(headers)
+    if version is not None:
+        return version if version == MODERN or version in HANDSHAKE else _unsupported(version, id)
+    if isinstance(message, jsonrpc.Request) and message.params and inbound.PROTOCOL_VERSION.encode() in message.params:
+        meta = _meta(message)
+        if inbound.PROTOCOL_VERSION in meta:
+            return refused(400, codes.HEADER_MISMATCH, "header MCP-Protocol-Version is missing", id=id)
+    return ""
+
+
+def _wrong_head(headers: inbound.Headers, doubled: bytes | None) -> Answer | None:
+    """Why there is no GET or DELETE of /mcp for this client: they belong to the handshake revisions alone."""
+    if doubled is not None:
+        return _sent_twice(doubled)
+    version = _version(headers)
+    if version is None or version in HANDSHAKE:
+        return None
+    return _not_allowed(f"/mcp in {MODERN}", "POST") if version == MODERN else _unsupported(version, None)
+
+
+def _version(headers: inbound.Headers) -> str | None:
+    named = headers.get(_VERSION)
+    return None if named is None else named.decode("latin-1").strip(" \t")
+
+
+def _unsupported(version: str, id: bytes | None) -> Answer:
+    unsupported = inbound.unsupported_version(version, id)
+    return Answer(unsupported.status, unsupported.body())
+
+
+def _sent_twice(header: bytes) -> Answer:
+    return refused(400, codes.INVALID_REQUEST, f"header {header.decode('latin-1')} was sent twice")
+
+
+def _not_allowed(what: str, *methods: str) -> Answer:
+    taken = ", ".join(methods)
+    return refused(405, codes.INVALID_REQUEST, f"{what} takes {taken}", headers=((b"allow", taken.encode()),))
+
+
+def _meta(message: jsonrpc.Request) -> jsonrpc.Fields:
+    try:
+        return jsonrpc.fields(jsonrpc.fields(message.params).get("_meta"), "_meta")
+    except jsonrpc.Malformed:
+        return {}
+
+
+def _wrong_type(headers: inbound.Headers) -> Answer | None:
+    """Only JSON comes in (text/plain would need no preflight in a browser), and the client must take JSON back."""
+    type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if type != b"application/json":
+        return refused(415, codes.INVALID_REQUEST, "send Content-Type: application/json")
+    accept = headers.get(b"accept")
+    if accept and not any(type in accept for type in _TAKEN):
+        return refused(406, codes.INVALID_REQUEST, "accept application/json and text/event-stream")
+    return None

@@ -1,0 +1,136 @@
+"""Revision 2024-11-05's transport: answers and notifications come down one stream, everything else goes up as POSTs.
+
+The handshake inside may settle on any handshake revision. The stream is the session: when it is lost, what was asked on it is
+cancelled. Source: specification 2024-11-05, basic/transports "HTTP with SSE".
+"""
+
+import asyncio
+import logging
+import secrets
+
+import msgspec
+
+from gateway.calls import Served
+from gateway.endpoint import stream
+from gateway.endpoint.http import Answer, Receive, Send, refused, respond
+from gateway.endpoint.served import no_slot, serve
+from gateway.endpoint.streamable import initialized, notified, read_call
+from gateway.outbox import Outbox
+from gateway.runtime import Runtime, list_changed
+from gateway.serving import ClientGone
+from gateway.sessions import Ongoing, Session
+from gateway.slots import Full
+from keys.principal import Principal
+from mcpserver.protocol import codes, jsonrpc, sse
+from mcpserver.protocol.inbound import Call
+
+log = logging.getLogger("mcp.endpoint")
+
+_ACCEPTED = Answer(202, b"Accepted", ((b"content-type", b"text/plain"),))
+
+
+class Relay(msgspec.Struct, eq=False):
+    """One open stream and the session on it."""
+
+    principal: Principal
+    outbox: Outbox = msgspec.field(default_factory=Outbox)
+    session: Session | None = None
+    tasks: set[asyncio.Task[None]] = set()
+
+    def told(self, kind: str) -> bytes | None:
+        """The news that a list changed; nothing comes before the handshake (lifecycle)."""
+        return sse.encode(list_changed(kind)) if self.session is not None else None
+
+
+class LegacySse:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._relays: dict[str, Relay] = {}
+
+    async def get(self, principal: Principal, receive: Receive, send: Send) -> None:
+        slots = self._runtime.slots.streams
+        if (full := slots.take(principal.key_id)) is not None:
+            await respond(send, no_slot(full, None))
+            return
+        id, relay = secrets.token_hex(16), Relay(principal)
+        outbox = relay.outbox = self._runtime.open_stream(principal.key_id, relay.told)
+        self._relays[id] = relay
+        # Relative: clients refuse another origin, and a proxy in front has a name that we do not know.
+        first = sse.encode(f"/messages/?session_id={id}".encode(), name=b"endpoint")
+        try:
+            if await stream.run(outbox, send, receive, self._runtime.limits, first=first):
+                await stream.close(send, stream.SHUTDOWN if self._runtime.draining else b"")
+        except ClientGone:
+            log.debug("the client of an event stream left")
+        finally:
+            del self._relays[id]
+            for task in list(relay.tasks):
+                task.cancel()
+            self._runtime.close_stream(outbox)
+            slots.give_back(principal.key_id)
+
+    async def post(self, principal: Principal, session_id: str, body: bytes, send: Send) -> None:
+        relay = self._relays.get(session_id)
+        if relay is None or relay.principal.key_id != principal.key_id:
+            await respond(send, refused(404, codes.INVALID_REQUEST, "this session does not exist: open /sse"))
+            return
+        try:
+            answer = self._take(relay, jsonrpc.decode(body))
+        except jsonrpc.Malformed as error:
+            answer = refused(400, error.code, error.message, id=error.id)
+        await respond(send, answer)
+
+    def _take(self, relay: Relay, message: jsonrpc.Message) -> Answer:
+        if isinstance(message, jsonrpc.Request):
+            return self._requested(relay, message)
+        if isinstance(message, jsonrpc.Notification) and relay.session is not None:
+            notified(relay.session, message)
+        return _ACCEPTED
+
+    def _requested(self, relay: Relay, message: jsonrpc.Request) -> Answer:
+        if message.method == "initialize":
+            revision, capabilities, body = initialized(self._runtime, message)
+            relay.session = self._runtime.sessions.unlisted(relay.principal, revision, capabilities)
+            relay.outbox.put_answer(sse.encode(body))
+            return _ACCEPTED
+        if relay.session is None:
+            return refused(400, codes.INVALID_REQUEST, "send initialize first", id=message.id)
+        if message.id in relay.session.open_calls:
+            return refused(400, codes.INVALID_REQUEST, "a request with this id is under way", id=message.id)
+        if relay.outbox.is_full:
+            full = Full(429, 1, "this client does not read its stream")
+            return no_slot(full, message.id)
+        call = read_call(relay.session, message)
+        if isinstance(call, bytes):
+            relay.outbox.put_answer(sse.encode(call))
+        else:
+            self._start(relay, relay.session, call)
+        return _ACCEPTED
+
+    def _start(self, relay: Relay, session: Session, call: Call) -> None:
+        task = asyncio.create_task(self._serve(relay, call))
+        ongoing = session.open_calls[call.id] = Ongoing(task)
+        relay.tasks.add(task)
+        # Here and not inside: a task that is cancelled before its first step never gets to its own `finally`.
+        task.add_done_callback(lambda done: session.forget(call.id, ongoing))
+        task.add_done_callback(relay.tasks.discard)
+
+    async def _serve(self, relay: Relay, call: Call) -> None:
+        """Serve one request; its answer goes down the stream."""
+
+        def notify(method: str, params: bytes | None) -> None:
+            relay.outbox.put(sse.encode(jsonrpc.notification(method, params)))
+
+        try:
+            served = await serve(self._runtime, relay.principal, call, notify, {}, transport="sse")
+            relay.outbox.put_answer(sse.encode(_body(call, served)))
+        except Exception:
+            log.exception("serving %s failed", call.method)
+            why = "the gateway failed; its log says more"
+            relay.outbox.put_answer(sse.encode(jsonrpc.error(call.id, codes.INTERNAL_ERROR, why)))
+
+
+def _body(call: Call, served: Served | Full) -> bytes:
+    if isinstance(served, Full):
+        return jsonrpc.error(call.id, codes.INTERNAL_ERROR, served.message)
+    return served.body

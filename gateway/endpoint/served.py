@@ -1,0 +1,103 @@
+"""One request served: a slot around it, the pipeline inside, one line in the log and one count in the metrics at its end."""
+
+import itertools
+import os
+
+import msgspec
+
+from gateway import metrics
+from gateway.calls import Served, Verdict
+from gateway.endpoint.http import JSON, Answer
+from gateway.pipeline import Visit
+from gateway.runtime import Runtime
+from gateway.slots import Full
+from keys.principal import Principal
+from mcpserver.lib import log
+from mcpserver.protocol import codes, inbound, jsonrpc, versions
+from mcpserver.protocol.inbound import Call
+from remotes.upstream.envelope import Notify
+
+_numbers = itertools.count(1)
+_PROCESS = f"{os.getpid():x}"
+
+
+class Level(msgspec.Struct):
+    level: str = ""
+
+
+_level = msgspec.json.Decoder(Level)
+
+
+def request_id() -> str:
+    """Short, unique within this host's uptime for all that matters; the log line and the client's answer both carry it."""
+    return f"{_PROCESS}-{next(_numbers):x}"
+
+
+async def serve(
+    runtime: Runtime, principal: Principal, call: Call, notify: Notify, headers: inbound.Headers, *, transport: str
+) -> Served | Full:
+    """Serve one request. Cancelling it cancels the remote's work and is logged as such."""
+    full = runtime.slots.requests.take(principal.key_id)
+    if full is not None:
+        metrics.REFUSED.labels("requests").inc()
+        return full
+    visit = Visit(call, principal, runtime.snapshot, _filtered(call, notify), headers)
+    monotonic = runtime.clock.monotonic
+    began = monotonic()
+    verdict, code = Verdict.CANCELLED, 0
+    try:
+        served = await runtime.pipeline.serve(visit)
+        verdict, code = served.verdict, served.code
+        return served
+    except Exception:
+        verdict, code = Verdict.FAILED, codes.INTERNAL_ERROR
+        raise
+    finally:
+        seconds = monotonic() - began
+        runtime.slots.requests.give_back(principal.key_id)
+        runtime.recent.note(call.method, visit.remote, verdict, seconds)
+        log.access(
+            {
+                "request": request_id(),
+                "method": call.method,
+                "key": principal.key_id,
+                "remote": visit.remote,
+                "name": visit.name,
+                "era": call.revision,
+                "transport": transport,
+                "outcome": verdict,
+                "code": code,
+                "ms": round(seconds * 1000, 2),
+            }
+        )
+
+
+def _filtered(call: Call, notify: Notify) -> Notify:
+    """Log messages pass at or above the level that was asked for; a 2026-07-28 request that asked for none gets none."""
+    wanted = call.log_level
+    if wanted is None and not call.modern:
+        return notify
+
+    def hand_on(method: str, params: bytes | None) -> None:
+        is_log = method == "notifications/message"
+        if not is_log or (wanted is not None and versions.loud_enough(_level_of(params), wanted)):
+            notify(method, params)
+
+    return hand_on
+
+
+def _level_of(params: bytes | None) -> str:
+    try:
+        return _level.decode(params or b"{}").level
+    except msgspec.DecodeError:
+        return ""
+
+
+def no_slot(full: Full, id: bytes | None) -> Answer:
+    """Why a request or stream finds no slot, in a body that no client mistakes for an older server's."""
+    retry_after = (b"retry-after", b"%d" % full.retry_after_s)
+    return Answer(full.status, jsonrpc.error(id, codes.INTERNAL_ERROR, full.message), (JSON, retry_after))
+
+
+def internal_error(call: Call) -> Answer:
+    return Answer(500, jsonrpc.error(call.id, codes.INTERNAL_ERROR, "the gateway failed; its log says more"))

@@ -1,0 +1,210 @@
+"""Revisions 2025-03-26, 2025-06-18 and 2025-11-25: a session opened by `initialize`, POSTs inside it, one GET stream beside it.
+
+A client that leaves does not cancel (basic/transports, "Sending Messages"): its request runs on to its deadline. Cancelling is
+a notification; ending is DELETE.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from gateway.calls import Served
+from gateway.catalog import SERVER
+from gateway.endpoint import stream
+from gateway.endpoint.http import JSON, Answer, Receive, Send, refused, respond
+from gateway.endpoint.reply import Reply
+from gateway.endpoint.served import internal_error, no_slot, serve
+from gateway.runtime import Runtime, list_changed
+from gateway.serving import ClientGone
+from gateway.sessions import Ongoing, Session
+from gateway.slots import Full
+from keys.principal import Principal
+from mcpserver.protocol import codes, inbound, jsonrpc, sse, versions
+from mcpserver.protocol.inbound import Call
+
+log = logging.getLogger("mcp.endpoint")
+
+SESSION = b"mcp-session-id"
+_NO_SESSION = "this session does not exist or has ended: send initialize"
+
+
+async def post(
+    runtime: Runtime,
+    principal: Principal,
+    message: jsonrpc.Message,
+    headers: inbound.Headers,
+    receive: Receive,
+    send: Send,
+) -> None:
+    if isinstance(message, jsonrpc.Request) and message.method == "initialize":
+        await respond(send, _initialize(runtime, principal, message))
+        return
+    session = _session(runtime, principal, headers)
+    if isinstance(session, Answer):
+        await respond(send, session)
+    elif isinstance(message, jsonrpc.Request):
+        await _request(runtime, principal, session, message, headers, receive, send)
+    else:
+        if isinstance(message, jsonrpc.Notification):
+            notified(session, message)
+        await respond(send, Answer(202, b"", ()))
+
+
+async def get(runtime: Runtime, principal: Principal, headers: inbound.Headers, receive: Receive, send: Send) -> None:
+    """The stream for messages outside any request; a newer one takes the place of an older one."""
+    if SESSION not in headers:
+        await respond(
+            send, refused(405, codes.INVALID_REQUEST, "a GET needs a session", headers=((b"allow", b"POST"),))
+        )
+        return
+    session = _session(runtime, principal, headers)
+    if isinstance(session, Answer):
+        await respond(send, session)
+        return
+    if not _accepts(headers, b"text/event-stream"):
+        await respond(send, refused(406, codes.INVALID_REQUEST, "a GET must accept text/event-stream"))
+        return
+    older, slots = session.stream, runtime.slots.streams
+    if older is not None:
+        older.end()  # its slot passes on: a key with no slot to spare can reconnect
+    elif (full := slots.take(principal.key_id)) is not None:
+        await respond(send, no_slot(full, None))
+        return
+    outbox = session.stream = runtime.open_stream(principal.key_id, lambda kind: sse.encode(list_changed(kind)))
+    try:
+        if await stream.run(outbox, send, receive, runtime.limits, first=sse.HEARTBEAT):
+            await stream.close(send, stream.SHUTDOWN if runtime.draining else b"")
+    except ClientGone:
+        log.debug("the client of a session's stream left")
+    finally:
+        runtime.close_stream(outbox)
+        if session.stream is outbox:
+            session.stream = None
+            slots.give_back(principal.key_id)
+
+
+async def delete(runtime: Runtime, principal: Principal, headers: inbound.Headers, send: Send) -> None:
+    session = _session(runtime, principal, headers)
+    if isinstance(session, Session):
+        runtime.sessions.end(session)
+        session = Answer(204, b"", ())
+    await respond(send, session)
+
+
+def initialized(runtime: Runtime, message: jsonrpc.Request) -> tuple[str, bytes, bytes]:
+    """The revision that a handshake settles on, the client's capabilities, and the result; raises Malformed."""
+    params = jsonrpc.fields(message.params)
+    proposed = jsonrpc.text(params.get("protocolVersion"))
+    if proposed is None:
+        raise jsonrpc.Malformed(codes.INVALID_PARAMS, "initialize needs protocolVersion, a string", message.id)
+    capabilities = bytes(params.get("capabilities") or b"{}")
+    jsonrpc.fields(capabilities, "capabilities")
+    revision = versions.negotiate(proposed)
+    result: dict[str, Any] = {
+        "protocolVersion": revision,
+        "capabilities": runtime.pipeline.capabilities(modern=False),
+        "serverInfo": SERVER,
+    }
+    if instructions := runtime.pipeline.remote_instructions(runtime.snapshot):
+        result["instructions"] = instructions
+    return revision, capabilities, jsonrpc.result(message.id, jsonrpc.encode(result))
+
+
+def notified(session: Session, message: jsonrpc.Notification) -> None:
+    """What a client tells: only a cancellation asks for something here."""
+    if message.method != "notifications/cancelled":
+        return
+    try:
+        id = jsonrpc.fields(message.params).get("requestId")
+    except jsonrpc.Malformed:
+        return  # basic/utilities/cancellation: an invalid one is ignored
+    ongoing = session.open_calls.get(bytes(id).strip()) if id is not None else None
+    if ongoing is not None:
+        ongoing.cancel()
+
+
+def read_call(session: Session, message: jsonrpc.Request) -> Call | bytes:
+    """The call, or the JSON-RPC error that answers it."""
+    if message.method not in versions.HANDSHAKE_METHODS:
+        return jsonrpc.error(message.id, codes.METHOD_NOT_FOUND, f"unknown method {message.method}")
+    try:
+        call = inbound.read_handshake(message, session.revision, session.capabilities, session.log_level)
+        return _level_set(session, call) if call.method == "logging/setLevel" else call
+    except jsonrpc.Malformed as error:
+        return jsonrpc.error(message.id, error.code, error.message)
+
+
+def _level_set(session: Session, call: Call) -> bytes:
+    level = jsonrpc.text(call.params.get("level"))
+    if level not in versions.LOG_LEVELS:
+        why = f"level must be one of {', '.join(versions.LOG_LEVELS)}"
+        return jsonrpc.error(call.id, codes.INVALID_PARAMS, why)
+    session.log_level = level
+    return jsonrpc.result(call.id, b"{}")
+
+
+def _initialize(runtime: Runtime, principal: Principal, message: jsonrpc.Request) -> Answer:
+    try:
+        revision, capabilities, body = initialized(runtime, message)
+    except jsonrpc.Malformed as error:
+        return refused(400, error.code, error.message, id=message.id)
+    session = runtime.sessions.open(principal, revision, capabilities)
+    return Answer(200, body, (JSON, (SESSION, session.id.encode())))
+
+
+def _session(runtime: Runtime, principal: Principal, headers: inbound.Headers) -> Session | Answer:
+    id = headers.get(SESSION)
+    if id is None:
+        return refused(400, codes.INVALID_REQUEST, "header Mcp-Session-Id is missing: send initialize first")
+    session = runtime.sessions.find(id.decode("latin-1"), principal)
+    return session or refused(404, codes.INVALID_REQUEST, _NO_SESSION)
+
+
+async def _request(
+    runtime: Runtime,
+    principal: Principal,
+    session: Session,
+    message: jsonrpc.Request,
+    headers: inbound.Headers,
+    receive: Receive,
+    send: Send,
+) -> None:
+    call = read_call(session, message)
+    if isinstance(call, bytes):
+        await respond(send, Answer(200, call))
+        return
+    reply = Reply(
+        send,
+        receive,
+        may_stream=_accepts(headers, b"text/event-stream"),
+        heartbeat_s=runtime.limits.heartbeat_s,
+    )
+    task = asyncio.current_task()
+    assert task is not None
+    ongoing = session.open_calls[call.id] = Ongoing(task)
+    try:
+        served = await serve(runtime, principal, call, reply.notify, headers, transport="http")
+        session.forget(call.id, ongoing)
+        await reply.finish(_answer(call, served))
+    except asyncio.CancelledError:
+        if not ongoing.cancelled:
+            await reply.abandon()
+            raise
+        task.uncancel()
+        await reply.end()
+    except ClientGone:
+        await reply.abandon()
+    except Exception:
+        log.exception("serving %s failed", call.method)
+        await reply.finish(internal_error(call))
+    finally:
+        session.forget(call.id, ongoing)
+
+
+def _answer(call: Call, served: Served | Full) -> Answer:
+    return no_slot(served, call.id) if isinstance(served, Full) else Answer(200, served.body)
+
+
+def _accepts(headers: inbound.Headers, type: bytes) -> bool:
+    accept = headers.get(b"accept", b"")
+    return type in accept or b"*/*" in accept

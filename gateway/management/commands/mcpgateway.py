@@ -1,0 +1,92 @@
+"""`mcpgateway`: one gateway worker. The supervisor runs it; people run `mcpserver start`.
+
+Says on `--ready-fd`, in one JSON line, that it serves or why it cannot, and ends on SIGTERM after a drain.
+"""
+
+# First of all: this import chooses the event loop, before anything else can create one.
+from gateway.serving.server import serve  # isort: skip
+
+import asyncio
+import json
+import os
+import socket
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+
+from gateway.control import Control
+from gateway.serving import Lifecycle
+from mcpserver.lib import control, log
+from mcpserver.lib.command import JsonCommand, Result
+from mcpserver.lib.errors import Exit, GatewayError
+from mcpserver.lib.sockets import listening_socket
+
+
+class Command(JsonCommand):
+    help = "Run one gateway worker in the foreground (the supervisor does this: see mcpserver start)."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--fd", type=int, help="a listening socket to serve; without it, HOST and PORT are bound")
+        parser.add_argument("--ready-fd", type=int, help="where to say that it is ready, or why not")
+        parser.add_argument("--worker", type=int, default=0, help="the number of this worker")
+
+    def run(self, *, fd: int | None, ready_fd: int | None, worker: int) -> Result:
+        tell = _Teller(ready_fd)
+        log.start(
+            "gateway",
+            settings.MCP_LOG_DIR,
+            max_bytes=settings.LIMITS.log_max_bytes,
+            files=settings.LIMITS.log_files,
+            level=settings.LOG_LEVEL,
+            target=settings.MCP_LOG_TARGET,
+        )
+        try:
+            return {"exit": _serve(fd, worker, tell)}
+        except GatewayError as error:
+            tell(error.document())
+            raise
+        finally:
+            log.stop()
+
+
+def _serve(fd: int | None, worker: int, tell: "_Teller") -> int:
+    listener = socket.socket(fileno=fd) if fd is not None else listening_socket(settings.HOST, settings.PORT)
+    from mcpserver import asgi
+
+    path = settings.MCP_RUN_DIR / f"gateway-{worker}.sock"
+    servers: list[asyncio.AbstractServer] = []
+
+    async def on_start() -> None:
+        await asgi.start()
+        servers.append(await control.listen(path, Control(asgi.runtime).handle))
+
+    async def on_stop() -> None:
+        for server in servers:
+            server.close()  # The file stays: in a rolling restart it is the successor's already.
+        await asgi.runtime.stop()
+
+    exit_code = serve(
+        asgi.application,
+        sockets=[listener],
+        limits=settings.LIMITS,
+        lifecycle=Lifecycle(on_start=on_start, on_drain=asgi.runtime.drain, on_stop=on_stop),
+        ready=lambda: tell({"ok": True, "pid": os.getpid()}),
+    )
+    if exit_code:
+        raise GatewayError("failed", f"the server ended with {exit_code}", exit_code=Exit.FAILED)
+    return exit_code
+
+
+class _Teller:
+    """Says one thing on the ready pipe, once."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def __call__(self, document: dict[str, Any]) -> None:
+        if self._fd is None:
+            return
+        fd, self._fd = self._fd, None
+        with os.fdopen(fd, "w") as pipe:
+            pipe.write(json.dumps(document) + "\n")

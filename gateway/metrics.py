@@ -1,0 +1,59 @@
+"""What is counted on the MCP path, in series that stay bounded: labels are remotes, methods and outcomes, never raw names.
+
+Also the last five minutes in detail, for health: error rate and latency percentiles.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter("mcp_requests_total", "MCP requests by method and outcome", ["method", "outcome"])
+CALLS = Histogram(
+    "mcp_call_seconds",
+    "Time of requests that went to a remote",
+    ["remote", "outcome"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+STREAMS = Gauge("mcp_open_streams", "Open event streams", multiprocess_mode="livesum")
+REFUSED = Counter("mcp_refused_total", "Requests refused before they were served", ["reason"])
+
+_WINDOW_S = 300.0
+_KEPT = 20_000
+
+
+class Recent:
+    """Requests of the last five minutes, at most 20,000 of them."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._seen: deque[tuple[float, float, bool]] = deque(maxlen=_KEPT)
+        self._requests: dict[tuple[str, str], Counter] = {}
+        self._calls: dict[tuple[str, str], Histogram] = {}
+
+    def note(self, method: str, remote: str, outcome: str, seconds: float) -> None:
+        """Count one finished request; `remote` is empty when none was asked."""
+        child = self._requests.get((method, outcome))
+        if child is None:
+            child = self._requests[method, outcome] = REQUESTS.labels(method, outcome)
+        child.inc()
+        if remote:
+            timer = self._calls.get((remote, outcome))
+            if timer is None:
+                timer = self._calls[remote, outcome] = CALLS.labels(remote, outcome)
+            timer.observe(seconds)
+        self._seen.append((self._monotonic(), seconds, outcome == "failed"))
+
+    def errors_per_minute(self) -> float:
+        recent = self._recent()
+        return round(sum(1 for _, _, failed in recent if failed) / (_WINDOW_S / 60), 2)
+
+    def percentiles_ms(self) -> dict[str, float]:
+        times = sorted(seconds for _, seconds, _ in self._recent())
+        if not times:
+            return {"p50": 0.0, "p95": 0.0, "p99": 0.0}
+        return {f"p{q}": round(times[min(len(times) - 1, len(times) * q // 100)] * 1000, 2) for q in (50, 95, 99)}
+
+    def _recent(self) -> list[tuple[float, float, bool]]:
+        since = self._monotonic() - _WINDOW_S
+        return [one for one in self._seen if one[0] >= since]

@@ -1,0 +1,63 @@
+"""Messages waiting for one client's stream: bounded, so that a slow reader costs a known amount and nobody else waits for it.
+
+What overflows is dropped and counted: progress, log lines and change notices, which the protocol lets a server skip. Answers are
+never put where they could be dropped: `put_answer` always takes them, their number is bounded by the slots.
+"""
+
+import asyncio
+from collections import deque
+
+_MESSAGES_MAX = 256
+_BYTES_MAX = 1024 * 1024
+
+
+class Outbox:
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    @property
+    def is_full(self) -> bool:
+        """The client is so far behind that it should not be given more to read."""
+        return len(self._waiting) >= _MESSAGES_MAX or self._bytes >= _BYTES_MAX
+
+    def put(self, message: bytes) -> bool:
+        """Queue a notification; False when it was dropped."""
+        if self._ended or len(self._waiting) >= _MESSAGES_MAX or self._bytes + len(message) > _BYTES_MAX:
+            self.dropped += 1
+            return False
+        self.put_answer(message)
+        return True
+
+    def put_answer(self, message: bytes) -> None:
+        """Queue what must arrive."""
+        self._waiting.append(message)
+        self._bytes += len(message)
+        self._wake.set()
+
+    def end(self) -> None:
+        """Nothing more comes: the reader gets what is queued, then None."""
+        self._ended = True
+        self._wake.set()
+
+    async def get(self, timeout_s: float) -> bytes | None:
+        """The next message; b"" when none came in time; None at the end."""
+        if not self._waiting and not self._ended:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                return b""
+        if self._waiting:
+            message = self._waiting.popleft()
+            self._bytes -= len(message)
+            return message
+        return None if self._ended else b""

@@ -1,0 +1,226 @@
+"""One worker's memory: everything a request may touch, made once, handed to whoever needs it.
+
+`start` loads, a watcher follows what changes outside (the configuration, the keys), `drain` ends streams, `stop` closes.
+Nothing here knows a transport or a server.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import mcpserver
+from gateway.catalog import Catalog, Kept
+from gateway.metrics import Recent
+from gateway.outbox import Outbox
+from gateway.pipeline import Pipeline
+from gateway.sessions import Sessions
+from gateway.slots import Slots
+from keys.authenticate import Authenticator
+from mcpserver.lib import log as logs
+from mcpserver.lib.clock import Clock
+from mcpserver.lib.database import in_database
+from mcpserver.lib.errors import GatewayError
+from mcpserver.lib.limits import Limits, configured
+from mcpserver.protocol import jsonrpc
+from remotes import selectors, services, status
+from remotes.config.snapshot import Snapshot
+from remotes.upstream.outcome import Failure
+from remotes.upstream.pool import Pool
+
+log = logging.getLogger("mcp.gateway")
+
+_WATCH_S = 1.0
+_FLUSH_EVERY = 5
+
+
+class Runtime:
+    def __init__(
+        self, *, limits: Limits, clock: Clock, secret: bytes, config: Path, environment: Mapping[str, str]
+    ) -> None:
+        self.limits = limits
+        self._started_with = limits
+        self.clock = clock
+        self.authenticator = Authenticator(clock)
+        self.slots = Slots(limits)
+        self.sessions = Sessions(secret)
+        self.recent = Recent(clock.monotonic)
+        self.pool = Pool(max_bytes=limits.read_max_bytes, max_in_flight=limits.max_in_flight_per_remote)
+        self.catalog = Catalog(self._published, self._contacted)
+        self.pipeline = Pipeline(self.catalog, self.pool, self._loop_time)
+        self.streams: dict[Outbox, tuple[str, Callable[[str], bytes | None]]] = {}
+        self.draining = False
+        self.snapshot = Snapshot(0, "", {})
+        self._config = config
+        self._environment = environment
+        self._started: datetime | None = None
+        self._began = clock.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._contacts: dict[str, dict[str, Any]] = {}
+
+    async def start(self) -> None:
+        """Load keys and configuration; raises GatewayError with what is wrong."""
+        self._started = self.clock.now()
+        await self.authenticator.start()
+        self.authenticator.on_revoked.append(self._revoked)
+        snapshot = await in_database(services.bootstrap, self._config, self._environment, timeout_s=20)
+        health = await in_database(selectors.health)
+        self._swap(snapshot, {name: str(row.get("era") or "") for name, row in health.items()})
+        self._tasks = [asyncio.create_task(self._watch(), name="watch")]
+
+    @property
+    def started(self) -> bool:
+        return bool(self._tasks)
+
+    async def drain(self) -> None:
+        """End every stream, in the words of its era; requests run on."""
+        self.draining = True
+        for stream in list(self.streams):
+            stream.end()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.catalog.close()
+        await self.pool.close()
+        await self.authenticator.close()
+
+    def open_stream(self, key_id: str, announce: Callable[[str], bytes | None]) -> Outbox:
+        """A new stream of one key. `announce` turns `tools`, `prompts` or `resources` into the message it wants, or None."""
+        stream = Outbox()
+        self.streams[stream] = (key_id, announce)
+        if self.draining:
+            stream.end()  # it came over a connection that was open already
+        return stream
+
+    def close_stream(self, stream: Outbox) -> None:
+        self.streams.pop(stream, None)
+
+    def status(self) -> dict[str, Any]:
+        """The live facts, for the control socket and health; cheap, and safe to call from another thread."""
+        lines = logs.state()
+        per_key = sorted(self.slots.streams.per_key.items())
+        return {
+            "ok": True,
+            "pid": os.getpid(),
+            "version": mcpserver.__version__,
+            "started_at": self._started.isoformat(timespec="seconds") if self._started else None,
+            "uptime_s": round(self.clock.monotonic() - self._began, 1),
+            "draining": self.draining,
+            "connections": {
+                "active": self.slots.streams.active,
+                "max": self.slots.streams.max,
+                "refused": self.slots.streams.refused,
+                "per_key": [{"key": key_id, "active": active} for key_id, active in per_key],
+            },
+            "in_flight": self.slots.requests.active,
+            "mcps": {name: self._remote_status(name) for name in self.snapshot.remotes},
+            "config": {
+                "revision": self.snapshot.revision,
+                "sha256": self.snapshot.sha256,
+                "pending_error": selectors.pending_error(),
+            },
+            "log": {"dropped": lines.dropped, "stopped": lines.stopped},
+            "errors": {"rate": self.recent.errors_per_minute()},
+            "latency": self.recent.percentiles_ms(),
+            "warnings": list(self.catalog.joined.problems),
+        }
+
+    def _remote_status(self, name: str) -> dict[str, Any]:
+        spec = self.snapshot.remotes[name]
+        kept = self.catalog.kept(name)
+        listing = kept.listing if kept is not None else None
+        failure = kept.failure if kept is not None else None
+        return {
+            "status": str(kept.status if kept is not None else status.of(spec, reached=False, failure=None)),
+            "transport": listing.greeting.transport if listing else spec.transport,
+            "era": listing.greeting.revision if listing else None,
+            "tools": len(listing.entries.get("tools/list", ())) if listing else 0,
+            "latency_ms": kept.latency_ms if kept is not None else None,
+            "last_error": failure.message if failure is not None else None,
+            "phase": failure.phase if failure is not None else None,
+            "missing_env": [missing.variable for missing in spec.missing],
+        }
+
+    def _swap(self, snapshot: Snapshot, eras: Mapping[str, str]) -> None:
+        """One reference: whoever read the old snapshot keeps it."""
+        _, gone = self.pool.follow(snapshot, eras)
+        self.snapshot = snapshot
+        self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
+        self.slots.follow(self.limits)
+        upstreams = {name: one for name in snapshot.remotes if (one := self.pool.get(name)) is not None}
+        self.catalog.follow(snapshot, upstreams)
+        for upstream in gone:
+            self.pool.retire(upstream)
+
+    async def _watch(self) -> None:
+        """Follow the configuration and the keys; a database that is away changes nothing here."""
+        rounds = 0
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            rounds += 1
+            try:
+                await self.authenticator.refresh()
+                changed = await in_database(services.follow_file, self._config)
+                if changed is not None:
+                    self._swap(changed, {})
+                    log.info("configuration revision %d is served", changed.revision)
+                if rounds % _FLUSH_EVERY == 0:
+                    await self.authenticator.usage.flush()
+                    await self._record_contacts()
+            except GatewayError as error:
+                log.warning("cannot follow what changes: %s", error.message)
+            except Exception:
+                log.exception("following what changes failed")
+
+    def _contacted(self, kept: Kept) -> None:
+        """A keeper was in touch with its remote, or failed to be; written down with the next flush."""
+        name = kept.upstream.spec.name
+        failure: Failure | None = kept.failure
+        facts: dict[str, Any] = {"status": str(kept.status), "checked_at": self.clock.now()}
+        if failure is None and kept.listing is not None:
+            facts |= {
+                "latency_ms": kept.latency_ms,
+                "era": kept.listing.greeting.revision,
+                "transport": kept.listing.greeting.transport,
+                "tools": len(kept.listing.entries.get("tools/list", ())),
+                "phase": "",
+                "error": "",
+                "last_ok_at": self.clock.now(),
+            }
+        elif failure is not None:
+            facts |= {"phase": failure.phase, "error": failure.message}
+        self._contacts[name] = facts
+
+    async def _record_contacts(self) -> None:
+        contacts, self._contacts = self._contacts, {}
+        for name, facts in contacts.items():
+            await in_database(lambda name=name, facts=facts: services.record_health(name, **facts))
+
+    def _published(self, kinds: set[str]) -> None:
+        for stream, (_, announce) in list(self.streams.items()):
+            for kind in sorted(kinds):
+                message = announce(kind)
+                if message is not None:
+                    stream.put(message)
+
+    def _revoked(self, key_id: str) -> None:
+        for stream, (owner, _) in list(self.streams.items()):
+            if owner == key_id:
+                stream.end()
+        for session in self.sessions:
+            if session.key_id == key_id:
+                self.sessions.end(session)
+
+    @staticmethod
+    def _loop_time() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def list_changed(kind: str) -> bytes:
+    """The notification that a list is no longer what it was."""
+    return jsonrpc.notification(f"notifications/{kind}/list_changed", None)

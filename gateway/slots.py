@@ -1,0 +1,65 @@
+"""How much may happen at once: requests in flight and open streams, per key and in all.
+
+A refusal costs nothing: it is decided from two counters before anything is started. Counts live in this worker's memory.
+"""
+
+import msgspec
+
+from mcpserver.lib.limits import Limits
+
+
+class Full(msgspec.Struct, frozen=True):
+    """Why there is no slot: the HTTP status, how long to wait, and which limit was met."""
+
+    status: int
+    retry_after_s: int
+    message: str
+
+
+class Counter:
+    """One kind of slot."""
+
+    def __init__(self, what: str, *, total_status: int) -> None:
+        self.per_key: dict[str, int] = {}
+        self.active = 0
+        self.refused = 0
+        self.max = 0
+        self._max_per_key = 0
+        self._what = what
+        self._total_status = total_status
+
+    def allow(self, per_key: int, total: int) -> None:
+        self._max_per_key, self.max = per_key, total
+
+    def take(self, key_id: str) -> Full | None:
+        """Take a slot, or say why there is none; a slot that was taken is given back exactly once."""
+        held = self.per_key.get(key_id, 0)
+        if held >= self._max_per_key:
+            self.refused += 1
+            return Full(429, 5, f"this key has {held} {self._what}, its limit is {self._max_per_key}")
+        if self.active >= self.max:
+            self.refused += 1
+            return Full(self._total_status, 5, f"the gateway has {self.active} {self._what}, its limit is {self.max}")
+        self.per_key[key_id] = held + 1
+        self.active += 1
+        return None
+
+    def give_back(self, key_id: str) -> None:
+        self.active -= 1
+        held = self.per_key[key_id] - 1
+        if held:
+            self.per_key[key_id] = held
+        else:
+            del self.per_key[key_id]
+
+
+class Slots:
+    def __init__(self, limits: Limits) -> None:
+        self.requests = Counter("requests in flight", total_status=503)
+        self.streams = Counter("open streams", total_status=429)
+        self.follow(limits)
+
+    def follow(self, limits: Limits) -> None:
+        """Take other limits from now on; what is open stays open."""
+        self.requests.allow(limits.max_in_flight_per_key, limits.max_requests_in_flight)
+        self.streams.allow(limits.max_connections_per_key, limits.max_total_connections)

@@ -1,0 +1,64 @@
+"""The application: MCP paths to the raw ASGI endpoint, everything else to Django.
+
+The gateway's own server (`manage.py mcpgateway`) starts and stops `runtime` around it. Under another ASGI server the first
+request starts it; then there is no drain, and no limit on bodies but that server's own.
+"""
+
+import asyncio
+import os
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mcpserver.settings")
+django.setup()
+
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.core.asgi import get_asgi_application  # noqa: E402
+from django.urls import re_path  # noqa: E402
+
+from gateway.endpoint.app import Endpoint  # noqa: E402
+from gateway.endpoint.gate import Gate  # noqa: E402
+from gateway.endpoint.http import Receive, Scope, Send  # noqa: E402
+from gateway.runtime import Runtime  # noqa: E402
+from mcpserver.lib.clock import SystemClock  # noqa: E402
+from monitoring import facts  # noqa: E402
+
+runtime = Runtime(
+    limits=settings.LIMITS,
+    clock=SystemClock(),
+    secret=settings.SECRET_KEY.encode(),
+    config=settings.MCP_CONFIG,
+    environment=os.environ,
+)
+_endpoint = Endpoint(
+    runtime,
+    Gate(runtime.authenticator, hosts=settings.ALLOWED_HOSTS, origins=settings.MCP_ALLOWED_ORIGINS),
+)
+_starting = asyncio.Lock()
+
+
+async def start() -> None:
+    """Load the runtime and show it to health; GatewayError says why it cannot."""
+    await runtime.start()
+    facts.provide(runtime.status)
+
+
+async def _mcp(scope: Scope, receive: Receive, send: Send) -> None:
+    if not runtime.started:
+        async with _starting:
+            if not runtime.started:
+                await start()
+    await _endpoint(scope, receive, send)
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": URLRouter(
+            [
+                re_path(r"^(?:mcp|sse|messages/?)$", _mcp),  # type: ignore[arg-type]
+                re_path(r"", get_asgi_application()),  # type: ignore[arg-type]
+            ]
+        )
+    }
+)

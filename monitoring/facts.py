@@ -1,0 +1,243 @@
+"""Where health's facts come from: the running gateway, the system, the database, Redis.
+
+The gateway hands its own facts over through `provide`, since monitoring stands above it and nothing below may import this.
+What must be asked over a socket is asked at most once a second, with a deadline, and remembered: /health is open to anybody
+and must neither hang with a database nor become a way to load one.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+
+from mcpserver.lib import log
+from mcpserver.lib.clock import Clock, SystemClock
+from mcpserver.lib.database import in_database
+from mcpserver.lib.errors import GatewayError
+from monitoring import health, resources, selectors
+from remotes import selectors as remotes
+
+# Beat is due every 10 s (mcpserver.celery); six missed ones are no coincidence.
+BEAT_LATE_S = 60.0
+FRESH_S = 1.0
+# After an answer that took long the next one may wait: a hung database is asked six times a minute, not at every probe.
+SLOW_S = 0.25
+FRESH_AFTER_SLOW_S = 10.0
+DATABASE_WAIT_S = 1.5
+REDIS_WAIT_S = 1.0
+
+# The document that the gateway's control socket answers to {"op": "status"}, too.
+Live = Mapping[str, Any]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the database and the other dependencies say."""
+
+    dependencies: Mapping[str, health.Dependency] = field(default_factory=dict)
+    remotes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    config: health.Config = field(default_factory=health.Config)
+    beat_age_s: float | None = None
+
+
+# The running gateway.
+
+_provider: Callable[[], Live] | None = None
+
+
+def provide(status: Callable[[], Live] | None) -> None:
+    """Called by the wiring of a gateway worker, once it serves. `status` is cheap, and is called from other threads."""
+    global _provider
+    _provider = status
+
+
+def live() -> Live | None:
+    """What the gateway of this process knows; None while there is none."""
+    return None if _provider is None else _provider()
+
+
+# Everything together.
+
+
+def gather() -> health.Facts:
+    """The facts of this process, for /health."""
+    return assemble(live(), _recent.read(), _usage().read())
+
+
+def assemble(live: Live | None, stored: Stored, process: health.Process, *, clock: Clock | None = None) -> health.Facts:
+    """One view out of what was gathered. What the gateway says of a remote is newer than what a probe wrote down."""
+    said = live or {}
+    connections = said.get("connections") or {}
+    words = {name: str(row.get("status", "unknown")) for name, row in stored.remotes.items()}
+    if live is not None and "mcps" in said:
+        words = {name: str(facts.get("status", "unknown")) for name, facts in said["mcps"].items()}
+    return health.Facts(
+        limits=settings.LIMITS,
+        started=live is not None,
+        draining=bool(said.get("draining")),
+        authenticates=bool(said.get("authenticates", True)),
+        shedding=tuple(said.get("shedding") or ()),
+        uptime_s=float(said.get("uptime_s") or 0),
+        connections=int(connections.get("active") or 0),
+        in_flight=int(said.get("in_flight") or 0),
+        remotes=words,
+        process=process,
+        disk=_disk(said.get("log") or {}),
+        errors_per_minute=float((said.get("errors") or {}).get("rate") or 0),
+        latency_ms={name: (said.get("latency") or {}).get(name) for name in ("p50", "p95", "p99")},
+        dependencies=stored.dependencies,
+        config=_config(said.get("config") or {}, stored.config),
+        now=_stamp((clock or SystemClock()).now()),
+        clock_synchronised=resources.clock_synchronised(),
+        log_lines_dropped=int((said.get("log") or {}).get("dropped", log.state().dropped)),
+    )
+
+
+def _disk(said_of_log: Mapping[str, Any]) -> health.Disk:
+    disk = resources.disk(Path(settings.MCP_DATA_DIR))
+    stopped = bool(said_of_log.get("stopped", log.state().stopped))
+    return replace(disk, stopped_writes=disk.stopped_writes or stopped)
+
+
+def _config(said: Mapping[str, Any], stored: health.Config) -> health.Config:
+    """What is being served. An edit that waits is known to the process that saw it, so what it says comes first."""
+    return health.Config(
+        revision=said.get("revision", stored.revision),
+        sha256=said.get("sha256", stored.sha256),
+        pending=tuple(_problem(one) for one in said.get("pending_error") or ()) or stored.pending,
+    )
+
+
+def _stamp(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# The database and Redis.
+
+
+def read_stored(clock: Clock | None = None) -> Stored:
+    """Ask the database now, in this thread: for commands, and for a database thread of the gateway."""
+    head = remotes.head()
+    beat_age_s = _age_s(selectors.last_beat("worker"), clock or SystemClock())
+    return Stored(
+        dependencies={"database": "ok", "worker": _worker_word(beat_age_s)},
+        remotes=remotes.health(),
+        config=health.Config(
+            revision=head[0] if head else None,
+            sha256=head[1] if head else None,
+            pending=tuple(_problem(one) for one in remotes.pending_error() or ()),
+        ),
+        beat_age_s=beat_age_s,
+    )
+
+
+def without_database() -> Stored:
+    """What is left to say when the database does not answer."""
+    return Stored(dependencies={"database": "down", "worker": "unknown"})
+
+
+def redis_word(url: str) -> health.Dependency:
+    """Redis is only asked for where one is configured."""
+    if not url:
+        return "not_configured"
+    from redis import Redis, RedisError
+
+    try:
+        with Redis.from_url(url, socket_connect_timeout=REDIS_WAIT_S, socket_timeout=REDIS_WAIT_S) as connection:
+            connection.ping()
+    except (RedisError, OSError, ValueError):
+        return "down"
+    return "ok"
+
+
+def with_redis(stored: Stored) -> Stored:
+    """The same, with a word on Redis."""
+    words = {**stored.dependencies, "redis": redis_word(settings.REDIS_URL)}
+    return Stored(words, stored.remotes, stored.config, stored.beat_age_s)
+
+
+def _ask() -> Stored:
+    try:
+        return with_redis(async_to_sync(_read_in_database)())
+    except (GatewayError, DatabaseError, InterfaceError):
+        return with_redis(without_database())
+
+
+async def _read_in_database() -> Stored:
+    return await in_database(read_stored, timeout_s=DATABASE_WAIT_S)
+
+
+class _Recent:
+    """The last answer, asked again when it is old. One asks; whoever comes meanwhile takes the last answer."""
+
+    def __init__(self, ask: Callable[[], Stored]) -> None:
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._answer: Stored | None = None
+        self._fresh_until = 0.0
+
+    def read(self) -> Stored:
+        if self._answer is not None and time.monotonic() < self._fresh_until:
+            return self._answer
+        if not self._lock.acquire(blocking=self._answer is None):
+            return self._answer or without_database()
+        try:
+            if self._answer is None or time.monotonic() >= self._fresh_until:
+                self._renew()
+            return self._answer or without_database()
+        finally:
+            self._lock.release()
+
+    def forget(self) -> None:
+        self._answer = None
+
+    def _renew(self) -> None:
+        began = time.monotonic()
+        answer = self._ask()
+        if answer.dependencies.get("database") == "down" and self._answer is not None:
+            # What was last known of remotes and configuration stands while the database is away.
+            answer = Stored(answer.dependencies, self._answer.remotes, self._answer.config, self._answer.beat_age_s)
+        if self._answer is not None and answer.dependencies != self._answer.dependencies:
+            logger.warning(
+                "dependencies: %s", ", ".join(f"{name} {word}" for name, word in answer.dependencies.items())
+            )
+        ended = time.monotonic()
+        self._answer = answer
+        self._fresh_until = ended + (FRESH_AFTER_SLOW_S if ended - began > SLOW_S else FRESH_S)
+
+
+def _problem(problem: Any) -> Mapping[str, Any]:
+    if isinstance(problem, Mapping):
+        return problem
+    wanted = ("path", "line", "column", "code", "message", "hint")
+    return {name: getattr(problem, name) for name in wanted if hasattr(problem, name)}
+
+
+def _age_s(at: datetime | None, clock: Clock) -> float | None:
+    return None if at is None else max(0.0, (clock.now() - at).total_seconds())
+
+
+def _worker_word(age_s: float | None) -> health.Dependency:
+    if age_s is None:
+        return "unknown"
+    return "late" if age_s > BEAT_LATE_S else "ok"
+
+
+@cache
+def _usage() -> resources.Usage:
+    """Made at the first question: what is measured is the process that asks, not the one that imported this."""
+    return resources.Usage()
+
+
+_recent = _Recent(_ask)

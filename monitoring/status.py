@@ -1,0 +1,186 @@
+"""The document of `mcpstatus`: what several workers, the database and the system say, put together as one.
+
+Pure. Sums what adds up; of what does not (latency, a remote's word) the worst worker counts, since that is what a client
+may meet. Keys are only ever added to this document: scripts read it.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mcpserver.lib.limits import Limits
+from monitoring import health
+
+Document = dict[str, Any]
+
+# Worst first: what one worker has found out about a remote the others will find out too.
+_WORST_FIRST = ("auth_expired", "misconfigured", "degraded", "unhealthy", "unknown", "healthy", "disabled")
+_REMOTE: Document = {
+    "status": "unknown",
+    "circuit": None,
+    "transport": None,
+    "era": None,
+    "tools": None,
+    "latency_ms": None,
+    "last_ok": None,
+    "last_error": None,
+    "missing_env": [],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Everything that was heard. `silent`: workers whose socket is there but who did not answer."""
+
+    facts: health.Facts
+    workers: Sequence[Mapping[str, Any]] = ()
+    silent: Sequence[str] = ()
+    supervisor: Mapping[str, Any] | None = None
+    remotes: Mapping[str, Mapping[str, Any]] | None = None
+    beat_age_s: float | None = None
+
+
+def merged(workers: Sequence[Mapping[str, Any]]) -> Document | None:
+    """The answers of all workers as if one had given them; None when none has answered."""
+    if not workers:
+        return None
+    first = workers[0]
+    return {
+        "pid": first.get("pid"),
+        "version": first.get("version"),
+        "started_at": min((str(one["started_at"]) for one in workers if one.get("started_at")), default=None),
+        "uptime_s": max(float(one.get("uptime_s") or 0) for one in workers),
+        # One that drains beside one that serves is a rolling restart: the gateway is there.
+        "draining": all(one.get("draining") for one in workers),
+        "authenticates": any(one.get("authenticates", True) for one in workers),
+        "shedding": sorted({guard for one in workers for guard in one.get("shedding") or ()}),
+        "connections": _connections(workers),
+        "in_flight": sum(int(one.get("in_flight") or 0) for one in workers),
+        "mcps": _remotes([one.get("mcps") or {} for one in workers]),
+        "config": dict(first.get("config") or {}),
+        "errors": {"rate": sum(float((one.get("errors") or {}).get("rate") or 0) for one in workers)},
+        "latency": {name: _worst_latency(workers, name) for name in ("p50", "p95", "p99")},
+    }
+
+
+def document(gathered: Gathered) -> Document:
+    """What `mcpstatus` prints, besides `ok` and `schema`."""
+    facts = gathered.facts
+    live = merged(gathered.workers) or {}
+    return {
+        "server": _server(gathered, live),
+        "connections": live.get("connections") or _no_connections(facts.limits),
+        "in_flight": facts.in_flight,
+        "mcps": described(live.get("mcps") or {}, gathered.remotes or {}),
+        "memory": health.memory(facts),
+        "cpu": health.cpu(facts),
+        "fds": {"open": facts.process.open_files, "max": facts.limits.max_open_files},
+        "disk": health.disk(facts),
+        "errors": {"rate": round(facts.errors_per_minute, 2)},
+        "latency": dict(facts.latency_ms),
+        "worker": {"alive": facts.dependencies.get("worker") == "ok", "last_beat_s": _rounded(gathered.beat_age_s)},
+        "dependencies": _dependencies(facts),
+        "clock": {"synced": facts.clock_synchronised, "skew_s": None},
+        "config": _config(facts.config),
+        "warnings": [{"code": one.code, "message": one.message} for one in _warnings(gathered)],
+        "limits": _limits(facts.limits),
+    }
+
+
+def word(gathered: Gathered) -> str:
+    """The gateway's word, or `stopped` when nothing is there to have one."""
+    if gathered.workers:
+        return health.judge(gathered.facts)
+    return "unhealthy" if gathered.silent else "stopped"
+
+
+def described(live: Mapping[str, Mapping[str, Any]], stored: Mapping[str, Mapping[str, Any]]) -> Document:
+    """Each remote: what probes wrote down, under what the workers know better. A remote that went is not listed."""
+    names = list(live) or list(stored)
+    return {name: _described(live.get(name, {}), stored.get(name, {})) for name in names}
+
+
+def _described(live: Mapping[str, Any], stored: Mapping[str, Any]) -> Document:
+    row = {name: stored[name] for name in _REMOTE.keys() & stored.keys() if stored[name] is not None}
+    if stored.get("last_ok_at") is not None:
+        row["last_ok"] = stored["last_ok_at"]
+    if stored.get("error"):
+        row["last_error"] = stored["error"]
+    return {**_REMOTE, **row, **{name: value for name, value in live.items() if value is not None}}
+
+
+def _server(gathered: Gathered, live: Mapping[str, Any]) -> Document:
+    return {
+        "status": word(gathered),
+        "version": live.get("version"),
+        "pid": (gathered.supervisor or {}).get("pid") or live.get("pid"),
+        "uptime_s": round(float(live.get("uptime_s") or 0), 1),
+        "started_at": live.get("started_at"),
+        "draining": bool(live.get("draining")),
+        "workers": [{"pid": one.get("pid"), "draining": bool(one.get("draining"))} for one in gathered.workers],
+        "silent_workers": list(gathered.silent),
+        "supervised": gathered.supervisor is not None,
+    }
+
+
+def _connections(workers: Sequence[Mapping[str, Any]]) -> Document:
+    said = [one.get("connections") or {} for one in workers]
+    per_key: Counter[str] = Counter()
+    for one in said:
+        for row in one.get("per_key") or ():
+            per_key[str(row.get("key"))] += int(row.get("active") or 0)
+    return {
+        "active": sum(int(one.get("active") or 0) for one in said),
+        "max": max((one.get("max") or 0 for one in said), default=0),
+        "per_key": [{"key": key, "active": active} for key, active in per_key.most_common()],
+        "refused": sum(int(one.get("refused") or 0) for one in said),
+    }
+
+
+def _no_connections(limits: Limits) -> Document:
+    return {"active": 0, "max": limits.max_total_connections, "per_key": [], "refused": 0}
+
+
+def _remotes(said: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Mapping[str, Any]]:
+    worst: dict[str, Mapping[str, Any]] = {}
+    for remotes in said:
+        for name, facts in remotes.items():
+            if name not in worst or _badness(facts) > _badness(worst[name]):
+                worst[name] = facts
+    return worst
+
+
+def _badness(facts: Mapping[str, Any]) -> int:
+    status = facts.get("status")
+    return len(_WORST_FIRST) - _WORST_FIRST.index(status) if status in _WORST_FIRST else 0
+
+
+def _worst_latency(workers: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    measured = [(one.get("latency") or {}).get(name) for one in workers]
+    return max((value for value in measured if value is not None), default=None)
+
+
+def _dependencies(facts: health.Facts) -> Document:
+    words = dict(facts.dependencies)
+    return {"db": words.pop("database", "unknown"), "redis": words.pop("redis", "unknown"), **words}
+
+
+def _config(config: health.Config) -> Document:
+    pending = [dict(one) for one in config.pending] or None
+    return {"version": config.revision, "revision": config.revision, "sha256": config.sha256, "pending_error": pending}
+
+
+def _warnings(gathered: Gathered) -> list[health.Warning]:
+    if not gathered.workers and not gathered.silent:
+        return [one for one in health.warnings(gathered.facts) if one.code != "starting"]
+    silent = [health.Warning("silent_worker", f"{name} does not answer") for name in gathered.silent]
+    return [*silent, *health.warnings(gathered.facts)]
+
+
+def _limits(limits: Limits) -> Document:
+    return {name: getattr(limits, name) for name in limits.__dataclass_fields__}
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)

@@ -1,0 +1,52 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from monitoring import facts, health
+from monitoring.facts import Stored
+
+PROBLEM = {"path": "mcpServers.x", "line": 3, "message": "no"}
+
+
+class FixedClock:
+    def monotonic(self) -> float:
+        return 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def assembled(live: facts.Live | None, stored: Stored) -> health.Facts:
+    return facts.assemble(live, stored, health.Process(), clock=FixedClock())
+
+
+def test_what_the_gateway_says_of_a_remote_is_newer_than_what_a_probe_wrote() -> None:
+    stored = Stored(remotes={"a": {"status": "unhealthy"}, "removed": {"status": "unhealthy"}})
+    assert assembled({"mcps": {"a": {"status": "healthy"}}}, stored).remotes == {"a": "healthy"}
+    assert assembled(None, stored).remotes == {"a": "unhealthy", "removed": "unhealthy"}
+
+
+def test_an_edit_that_waits_is_known_from_who_saw_it() -> None:
+    said = {"config": {"revision": 2, "sha256": "ab", "pending_error": [PROBLEM]}}
+    assert assembled(said, Stored()).config == health.Config(2, "ab", (PROBLEM,))
+    stored = Stored(config=health.Config(1, "cd", (PROBLEM,)))
+    assert assembled({}, stored).config == health.Config(1, "cd", (PROBLEM,))
+
+
+@pytest.mark.edge(12)
+def test_a_log_that_cannot_be_written_shows_as_stopped_writes() -> None:
+    stopped = assembled({"log": {"dropped": 3, "stopped": True}}, Stored())
+    assert (stopped.disk.stopped_writes, stopped.log_lines_dropped) == (True, 3)
+    assert health.judge(stopped) == "degraded"
+
+
+def test_without_a_gateway_nothing_is_claimed() -> None:
+    nothing = assembled(None, Stored())
+    assert (nothing.started, nothing.connections, nothing.remotes) == (False, 0, {})
+    assert nothing.now == "2026-11-22T12:00:00.000Z"
+    assert health.judge(nothing) == "unhealthy"
+
+
+@pytest.mark.parametrize(("age_s", "word"), [(None, "unknown"), (0.0, "ok"), (60.0, "ok"), (60.1, "late")])
+def test_a_worker_is_known_by_its_last_beat(age_s: float | None, word: str) -> None:
+    assert facts._worker_word(age_s) == word

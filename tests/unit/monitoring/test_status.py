@@ -1,0 +1,105 @@
+from dataclasses import replace
+from typing import Any
+
+from mcpserver.lib.limits import Limits
+from monitoring import status
+from monitoring.health import Config, Facts, Process
+from monitoring.status import Gathered
+
+FACTS = Facts(
+    limits=Limits(), started=True, process=Process(rss_mb=64), dependencies={"database": "ok", "worker": "ok"}
+)
+
+
+def worker(**said: Any) -> dict[str, Any]:
+    return {
+        "ok": True,
+        "pid": 7,
+        "version": "0.1.0",
+        "started_at": "2026-11-22T12:00:00Z",
+        "uptime_s": 60,
+        "draining": False,
+        "connections": {"active": 2, "max": 100, "per_key": [{"key": "main", "active": 2}]},
+        "in_flight": 1,
+        "mcps": {"demo": {"status": "healthy", "tools": 3}},
+        "config": {"revision": 2, "sha256": "ab"},
+        "errors": {"rate": 0.5},
+        "latency": {"p50": 1.0, "p95": 2.0, "p99": 3.0},
+        **said,
+    }
+
+
+def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
+    other = worker(
+        pid=8,
+        started_at="2026-11-22T11:00:00Z",
+        uptime_s=3660,
+        draining=True,
+        connections={"active": 1, "max": 100, "per_key": [{"key": "main", "active": 1}], "refused": 4},
+        mcps={"demo": {"status": "degraded", "tools": 3}},
+        errors={"rate": 1},
+        latency={"p50": None, "p95": 1.0, "p99": 30.0},
+    )
+    assert status.merged([worker(), other]) == {
+        "pid": 7,
+        "version": "0.1.0",
+        "started_at": "2026-11-22T11:00:00Z",
+        "uptime_s": 3660,
+        "draining": False,
+        "authenticates": True,
+        "shedding": [],
+        "connections": {"active": 3, "max": 100, "per_key": [{"key": "main", "active": 3}], "refused": 4},
+        "in_flight": 2,
+        "mcps": {"demo": {"status": "degraded", "tools": 3}},
+        "config": {"revision": 2, "sha256": "ab"},
+        "errors": {"rate": 1.5},
+        "latency": {"p50": 1.0, "p95": 2.0, "p99": 30.0},
+    }
+    assert status.merged([]) is None
+
+
+def test_a_remote_is_described_by_its_worker_over_what_probes_wrote_down() -> None:
+    stored: dict[str, dict[str, Any]] = {
+        "demo": {"status": "unhealthy", "latency_ms": 4, "last_ok_at": "then", "error": "refused"},
+        "gone": {"status": "healthy"},
+    }
+    assert status.described({"demo": {"status": "degraded", "last_error": None, "circuit": "open"}}, stored) == {
+        "demo": {
+            "status": "degraded",
+            "circuit": "open",
+            "transport": None,
+            "era": None,
+            "tools": None,
+            "latency_ms": 4,
+            "last_ok": "then",
+            "last_error": "refused",
+            "missing_env": [],
+        }
+    }
+
+
+def test_the_document_has_every_section_whoever_answered() -> None:
+    sections = [
+        "server", "connections", "in_flight", "mcps", "memory", "cpu", "fds", "disk", "errors", "latency", "worker",
+        "dependencies", "clock", "config", "warnings", "limits",
+    ]  # fmt: skip
+    running = status.document(Gathered(FACTS, workers=[worker()], supervisor={"pid": 6}))
+    down = status.document(Gathered(replace(FACTS, started=False)))
+    assert list(running) == list(down) == sections
+    assert running["server"]["status"] == "healthy"
+    assert running["server"]["pid"] == 6
+    assert down["server"]["status"] == "stopped"
+    assert down["warnings"] == []
+
+
+def test_a_worker_that_is_there_and_says_nothing_is_unhealthy_and_named() -> None:
+    document = status.document(Gathered(replace(FACTS, started=False), silent=["gateway-0"]))
+    assert document["server"]["status"] == "unhealthy"
+    assert document["warnings"][0] == {"code": "silent_worker", "message": "gateway-0 does not answer"}
+
+
+def test_a_pending_edit_is_shown_whole() -> None:
+    problem = {"path": "mcpServers.x", "line": 3, "message": "no"}
+    document = status.document(Gathered(replace(FACTS, config=Config(2, "ab", (problem,))), workers=[worker()]))
+    assert document["config"] == {"version": 2, "revision": 2, "sha256": "ab", "pending_error": [problem]}
+    assert document["server"]["status"] == "degraded"

@@ -1,0 +1,1 @@
+"""Real MCP clients, each in an environment of its own, that the system tests drive. The gateway imports none of it."""

@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -233,7 +234,7 @@ def test_a_machine_without_ensurepip_is_told_what_to_install(tmp_path):
     )
 
 
-def command(folder: Path, *argv: str, exit_code: int = 0) -> dict:
+def command(folder: Path, *argv: str, exit_code: int = 0) -> dict[str, Any]:
     done = subprocess.run(
         [f"./bin/{argv[0]}", *argv[1:]],
         cwd=folder,
@@ -266,6 +267,8 @@ class foreground:
         )
         watchdog = threading.Timer(LATER_RUN_S, self._process.kill)
         watchdog.start()
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
         said = ""
         while "Ctrl-C" not in said:
             line = self._process.stdout.readline()
@@ -277,9 +280,7 @@ class foreground:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
-        self._process.stderr.close()
+        self._process.communicate()
 
 
 def tool_names(url: str, key: str) -> set[str]:

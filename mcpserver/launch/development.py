@@ -1,0 +1,96 @@
+"""./start test|check|lint|bench|lock: what `make` delegates to, so that nobody needs make."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mcpserver.launch.installation import Installation
+from mcpserver.lib.errors import GatewayError
+
+ROOT = Path(__file__).resolve().parents[2]
+TEST_LOCK = ROOT / "tests" / "requirements.txt"
+LINTERS: tuple[tuple[str, ...], ...] = (
+    ("ruff", "format", "--check", "."),
+    ("ruff", "check", "."),
+    ("mypy", "."),
+    ("lint-imports", "--no-logo"),
+)
+FAST_TESTS = ("tests/unit", "tests/component")
+
+Task = Callable[[Installation, Sequence[str]], int]
+
+
+def test(installation: Installation, extra: Sequence[str]) -> int:
+    """install what the tests need and run them; more words go to pytest."""
+    installation.ensure(TEST_LOCK)
+    lacking = _run(installation, "python", "tests/clients/install.py")
+    if lacking and os.environ.get("CI"):  # Elsewhere the tests that need what is lacking are listed as skipped.
+        return lacking
+    return _run(installation, "python", "-m", "pytest", *extra)
+
+
+def lint(installation: Installation, extra: Sequence[str]) -> int:
+    """formatting, lint, types and the direction of imports."""
+    installation.ensure(TEST_LOCK)
+    return max([_run(installation, *argv) for argv in LINTERS])
+
+
+def check(installation: Installation, extra: Sequence[str]) -> int:
+    """lint, then the unit and component tests."""
+    failed = lint(installation, ())
+    return failed or _run(installation, "python", "-m", "pytest", *FAST_TESTS, *extra)
+
+
+def bench(installation: Installation, extra: Sequence[str]) -> int:
+    """the benchmark: gateway, floor and direct connection side by side."""
+    installation.ensure(TEST_LOCK)
+    return _run(installation, "python", "-m", "tests.bench", *extra)
+
+
+def lock(installation: Installation, extra: Sequence[str]) -> int:
+    """resolve pyproject.toml into both lock files, with hashes."""
+    with tempfile.TemporaryDirectory() as folder:
+        uv = _throw_away_uv(Path(folder))
+        for output, options in ((ROOT / "requirements.txt", ()), (TEST_LOCK, ("--extra", "dev"))):
+            _lock(uv, output, [*options, *extra])
+    return 0
+
+
+TASKS: Mapping[str, Task] = {"test": test, "check": check, "lint": lint, "bench": bench, "lock": lock}
+TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "lock"})
+
+
+def _run(installation: Installation, program: str, *argv: str) -> int:
+    """In the virtual environment, whose programs come first on PATH."""
+    bin_dir = installation.folder / "bin"
+    environment = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    environment.setdefault("SECRET_KEY", "for-tests-and-type-checks-only-not-a-secret-0123456789")
+    print(f"» {program} {' '.join(argv)}", file=sys.stderr, flush=True)
+    return subprocess.run([str(bin_dir / program), *argv], cwd=ROOT, env=environment, check=False).returncode
+
+
+def _throw_away_uv(folder: Path) -> Path:
+    """uv resolves for every platform at once, which pip cannot; nobody else needs it."""
+    python = folder / "bin" / "python"
+    for argv in (
+        [sys.executable, "-m", "venv", str(folder)],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"],
+    ):
+        if subprocess.run(argv, check=False).returncode != 0:
+            raise GatewayError("install", "cannot install uv, which makes the locks")
+    return folder / "bin" / "uv"
+
+
+def _lock(uv: Path, output: Path, options: Sequence[str]) -> None:
+    """One lock for every Python from 3.11 on and every platform, by markers; the index stays unnamed."""
+    argv = [str(uv), "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11", "--generate-hashes"]
+    argv += ["--only-binary", ":all:", "--no-annotate", "--no-emit-index-url", "--quiet"]
+    argv += ["--custom-compile-command", "make lock", "--output-file", str(output), *options]
+    if output.name != "requirements.txt" or output.parent != ROOT:
+        argv += ["--constraint", "requirements.txt"]
+    print(f"» locking {output.relative_to(ROOT)}", file=sys.stderr, flush=True)
+    if subprocess.run(argv, cwd=ROOT, check=False).returncode != 0:
+        raise GatewayError("lock", f"cannot lock {output.relative_to(ROOT)}")

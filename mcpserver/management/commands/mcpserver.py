@@ -1,0 +1,328 @@
+"""`mcpserver start|stop|restart|status`: the processes of the gateway.
+
+Wiring: settings become sockets and child specs here, the supervisor runs them. `start` prints its one document when every
+child is ready and stays in the foreground (with --detach it comes back then); the others ask it over its control socket.
+"""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from argparse import ArgumentTypeError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+from django.conf import settings
+from django.core.management.base import CommandParser
+
+from keys.selectors import any_opens
+from mcpserver.lib import control, log
+from mcpserver.lib.command import SCHEMA, Answer, JsonCommand, Result, Subcommand, usage_error
+from mcpserver.lib.errors import Exit, GatewayError
+from mcpserver.lib.sockets import listening_socket
+from mcpserver.supervisor import door, pidfile
+from mcpserver.supervisor.arbiter import Arbiter
+from mcpserver.supervisor.plan import Spec
+
+# After the drain a worker may take this long to leave before it is killed; sweeping up and answering takes the rest.
+AFTER_DRAIN_S = 5.0
+SWEEP_S = 10.0
+ASK_TIMEOUT_S = 5.0
+# A restart drains every child, one after the other, each after its successor has started.
+RESTART_MAX_S = 600.0
+
+
+class Start(Subcommand):
+    help = "Start the gateway and stay in the foreground; one JSON line when all is ready."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default=settings.HOST, help="address to listen on (HOST, default 127.0.0.1)")
+        parser.add_argument("--port", type=_port, default=settings.PORT, help="port, 0 for any (PORT, default 3000)")
+        parser.add_argument("--workers", type=_count, default=settings.MCP_WORKERS, help="processes (MCP_WORKERS)")
+        parser.add_argument("--no-worker", action="store_true", help="no Celery worker: no probes, no daily tasks")
+        parser.add_argument("--detach", action="store_true", help="come back when all is ready")
+
+    def run(self, *, host: str, port: int, workers: int, no_worker: bool, detach: bool) -> Result:
+        if workers > 1 and not settings.REDIS_URL:
+            raise usage_error(
+                "more than one worker needs Redis: limits and sessions are then shared through it",
+                hint="set REDIS_URL, or MCP_WORKERS=1",
+            )
+        _refuse_unguarded(host)
+        if detach:
+            return _detached()
+        with pidfile.held(settings.MCP_RUN_DIR), _database_held_open(), _logged():
+            raise SystemExit(_supervise(host, port, workers, with_celery=not no_worker))
+
+
+class Stop(Subcommand):
+    help = "Let the running requests end (30 s), then end every process."
+
+    def run(self) -> Result:
+        began_at = time.monotonic()
+        pid = _owner()
+        patience_s = _grace_s() + SWEEP_S
+        document = _asked_to_stop(pid, patience_s)
+        left_s = max(1.0, patience_s - (time.monotonic() - began_at))
+        if not pidfile.wait_until_free(settings.MCP_RUN_DIR, timeout_s=left_s):
+            raise GatewayError("timeout", f"the supervisor (pid {pid}) did not end", hint=f"kill -9 {pid}", pid=pid)
+        return {**document, "took_s": round(time.monotonic() - began_at, 3)}
+
+
+class Restart(Subcommand):
+    help = "Replace every process, one after the other: the new one is ready before the old one drains."
+
+    def run(self) -> Result:
+        _owner()
+        return _answer(_asked({"op": "restart"}, timeout_s=RESTART_MAX_S))
+
+
+class Status(Subcommand):
+    help = "What runs, since when, and what crashed."
+
+    def run(self) -> Result:
+        return _answer(_asked({"op": "status"}, timeout_s=ASK_TIMEOUT_S))
+
+
+class Command(JsonCommand):
+    help = "Start, stop, restart and see the processes of the gateway."
+    subcommands: ClassVar[Mapping[str, type[Subcommand]]] = {
+        "start": Start,
+        "stop": Stop,
+        "restart": Restart,
+        "status": Status,
+    }
+
+
+# Starting.
+
+
+def _refuse_unguarded(host: str) -> None:
+    """Beyond this machine only when somebody could authenticate: nothing is gained by a gateway that refuses everyone."""
+    if _is_loopback(host) or any_opens(datetime.now(UTC)):
+        return
+    raise GatewayError(
+        "no_key",
+        f"{host} is reachable from other machines and there is no key yet",
+        hint="make one with: mcpkey generate main",
+        exit_code=Exit.KEY,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _supervise(host: str, port: int, workers: int, *, with_celery: bool) -> int:
+    sockets = _sockets(host, port, workers)
+    address = {"HOST": host, "PORT": str(sockets[0].getsockname()[1])}
+    specs = [_gateway(number, listener.fileno(), address) for number, listener in enumerate(sockets)]
+    arbiter = Arbiter(
+        [*specs, *([_celery()] if with_celery else [])],
+        sockets=sockets,
+        run_dir=settings.MCP_RUN_DIR,
+        environment=_environment(),
+        announce=_announce,
+        facts={"url": _url(host, int(address["PORT"]))},
+    )
+    return arbiter.run()
+
+
+def _sockets(host: str, port: int, count: int) -> list[socket.socket]:
+    """One for each worker, on one address; with port 0 the kernel chooses it."""
+    try:
+        first = listening_socket(host, port)
+    except GatewayError as error:
+        if error.code == "port_taken" and (pid := _listener_at(port)) is not None:
+            error.message, error.facts = f"port {port} is taken (pid {pid})", {"port": port, "pid": pid}
+        raise
+    chosen = first.getsockname()[1]
+    return [first, *(listening_socket(host, chosen, sibling=True) for _ in range(count - 1))]
+
+
+def _listener_at(port: int) -> int | None:
+    """Who listens there; None when this user may not know."""
+    try:
+        found = psutil.net_connections(kind="tcp")
+    except (psutil.Error, OSError):
+        return None
+    here = (each for each in found if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port)
+    return next((each.pid for each in here), None)
+
+
+def _gateway(number: int, descriptor: int, address: Mapping[str, str]) -> Spec:
+    return Spec(
+        name=f"gateway-{number}",
+        argv=(sys.executable, str(settings.BASE_DIR / "manage.py"), "mcpgateway", "--worker", str(number)),
+        sockets=(descriptor,),
+        environment=address,
+        grace_s=_grace_s(),
+    )
+
+
+def _celery() -> Spec:
+    module = ("-m", "mcpserver.celery_worker")
+    path = os.pathsep.join(filter(None, [str(settings.BASE_DIR), os.environ.get("PYTHONPATH", "")]))
+    return Spec(
+        name="celery",
+        argv=(sys.executable, *module),
+        environment={"PYTHONPATH": path},
+        overlap=False,
+        grace_s=_grace_s(),
+    )
+
+
+def _announce(document: dict[str, Any]) -> None:
+    with suppress(BrokenPipeError):  # Who started us need not stay to read.
+        print(json.dumps({"schema": SCHEMA, **document}), flush=True)
+
+
+def _environment() -> dict[str, str]:
+    """The environment this process was started with: settings have since copied `.env` into os.environ, and a restarted
+    child would otherwise see the old values and never the edited file."""
+    try:
+        pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return dict(os.environ)
+    return {os.fsdecode(name): os.fsdecode(value) for name, found, value in (p.partition(b"=") for p in pairs) if found}
+
+
+@contextmanager
+def _database_held_open() -> Iterator[None]:
+    """On a full disk, a WAL database whose last connection was closed cannot be opened again, not even to read.
+
+    So this process, which outlives the others, keeps one that has read.
+    """
+    database = settings.DATABASES["default"]
+    if not database["ENGINE"].endswith("sqlite3") or not Path(database["NAME"]).exists():
+        yield
+        return
+    connection = sqlite3.connect(f"{Path(database['NAME']).absolute().as_uri()}?mode=rw", uri=True, timeout=20)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        yield
+    except sqlite3.DatabaseError as error:
+        raise GatewayError("database", f"the database cannot be used: {error}", hint="check the disk") from None
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    limits = settings.LIMITS
+    log.start(
+        "supervisor",
+        settings.MCP_LOG_DIR,
+        max_bytes=limits.log_max_bytes,
+        files=limits.log_files,
+        level=settings.LOG_LEVEL,
+        target=settings.MCP_LOG_TARGET,
+    )
+    try:
+        yield
+    finally:
+        log.stop()
+
+
+def _detached() -> Result:
+    """The same command in a session of its own; its first line is the answer."""
+    if (pid := pidfile.owner(settings.MCP_RUN_DIR)) is not None:
+        raise pidfile.already_running(pid)
+    settings.MCP_LOG_DIR.mkdir(parents=True, exist_ok=True)
+    argv = [argument for argument in sys.argv if argument != "--detach"] + ["-o", "json"]
+    with (settings.MCP_LOG_DIR / "supervisor.stderr.log").open("ab") as words:
+        supervisor = subprocess.Popen(
+            [sys.executable, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            start_new_session=True,
+            env=_environment(),
+        )
+    assert supervisor.stdout is not None
+    try:
+        line = supervisor.stdout.readline()
+    except KeyboardInterrupt:
+        supervisor.send_signal(signal.SIGTERM)
+        raise
+    try:
+        document = json.loads(line)
+    except ValueError:
+        document = {
+            "error": "child_failed",
+            "message": "the supervisor ended without a word",
+            "hint": f"see {words.name}",
+        }
+    if document.get("ok"):
+        return dict(document)
+    return Answer({"ok": False} | document, _exit(supervisor.wait()))
+
+
+# Asking the one that runs.
+
+
+def _asked(request: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    return control.ask(settings.MCP_RUN_DIR / door.NAME, request, timeout_s=timeout_s)
+
+
+def _answer(document: dict[str, Any]) -> Result:
+    if document.get("ok"):
+        return document
+    return Answer(document, Exit.CONFLICT if document.get("error") == "locked" else Exit.FAILED)
+
+
+def _asked_to_stop(pid: int, patience_s: float) -> dict[str, Any]:
+    """Over its socket, so that it can tell how it went; by signal when its socket does not answer."""
+    try:
+        return _asked({"op": "stop"}, timeout_s=patience_s)
+    except GatewayError:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        return {}
+
+
+def _owner() -> int:
+    pid = pidfile.owner(settings.MCP_RUN_DIR)
+    if pid is None:
+        hint = "start it with: mcpserver start"
+        raise GatewayError("not_running", "the gateway is not running", hint=hint, exit_code=Exit.NOT_RUNNING)
+    return pid
+
+
+def _grace_s() -> float:
+    return float(settings.LIMITS.shutdown_grace_s) + AFTER_DRAIN_S
+
+
+def _url(host: str, port: int) -> str:
+    """Where a client on this machine finds it."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    bracketed = f"[{reachable}]" if ":" in reachable and not reachable.startswith("[") else reachable
+    return f"http://{bracketed}:{port}/mcp"
+
+
+def _exit(status: int) -> Exit:
+    return Exit(status) if status in {int(code) for code in Exit} and status else Exit.FAILED
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 256:
+        raise ArgumentTypeError(f"{text!r} is not a number of workers")
+    return int(text)

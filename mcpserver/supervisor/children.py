@@ -1,0 +1,111 @@
+"""One child process: spawned with its sockets, watched through its ready pipe, told to end.
+
+A child runs in a session of its own, so that a Ctrl-C meant for the supervisor does not reach it too, and is tethered: it gets
+TERM when the supervisor is gone. Nothing here decides; nothing here waits.
+"""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from mcpserver.lib import tether
+from mcpserver.supervisor.plan import Spec, State
+
+# A readiness line is a few hundred bytes; whoever writes more is not a child of ours.
+READY_MAX_BYTES = 256 * 1024
+
+
+class Child:
+    """A process that was started for `spec`."""
+
+    def __init__(self, spec: Spec, process: "subprocess.Popen[bytes]", ready_fd: int, now: float) -> None:
+        self.spec = spec
+        self.pid = process.pid
+        self.ready_fd: int | None = ready_fd
+        self.state = State.STARTING
+        self.started_at = now
+        self.ready_at: float | None = None
+        self.kill_at: float | None = now + spec.boot_s
+        self.facts: Mapping[str, Any] = {}
+        self.error: dict[str, Any] | None = None
+        self.was_killed = False
+        self._process = process
+        self._line = bytearray()
+
+    def read_ready(self) -> dict[str, Any] | None:
+        """What the child said through its pipe, once the line is whole; {} when it closed the pipe without a word."""
+        if self.ready_fd is None:
+            return None
+        try:
+            part = os.read(self.ready_fd, 65536)
+        except BlockingIOError:
+            return None
+        self._line += part
+        if part and b"\n" not in self._line and len(self._line) < READY_MAX_BYTES:
+            return None
+        try:
+            document = json.loads(self._line.partition(b"\n")[0] or b"{}")
+        except ValueError:
+            document = {}
+        return document if isinstance(document, dict) else {}
+
+    def close_ready(self) -> None:
+        if self.ready_fd is not None:
+            os.close(self.ready_fd)
+            self.ready_fd = None
+
+    def is_ready(self, now: float, facts: Mapping[str, Any]) -> None:
+        self.state, self.ready_at, self.kill_at, self.facts = State.READY, now, None, facts
+
+    def drain(self, now: float) -> None:
+        """Tell it to end; it is killed when its grace is over."""
+        if self.state is not State.DRAINING:
+            self.state, self.kill_at = State.DRAINING, now + self.spec.grace_s
+            self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.was_killed = True
+        self.kill_at = None
+        self._signal(signal.SIGKILL)
+
+    def ready_for_s(self, now: float) -> float:
+        return 0.0 if self.ready_at is None else now - self.ready_at
+
+    def reaped(self, status: int) -> None:
+        """The arbiter waited for it: Popen must not try again."""
+        self.state = State.STOPPED
+        self._process.returncode = status
+        self.close_ready()
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Not yet reaped, so the pid is still its own even if it is dead already.
+        os.kill(self.pid, number)
+
+
+def spawn(spec: Spec, environment: Mapping[str, str], now: float) -> Child:
+    """Start a child. Must run in the main thread, whose end is what the tether waits for."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    argv = [*spec.argv]
+    for descriptor in spec.sockets:
+        argv += ["--fd", str(descriptor)]
+    argv += ["--ready-fd", str(writer)]
+    try:
+        process = subprocess.Popen(
+            tether.command(argv),
+            stdin=subprocess.DEVNULL,
+            # The one document on stdout is the supervisor's; what a child has to tell, it tells through the pipe.
+            stdout=subprocess.DEVNULL,
+            pass_fds=(*spec.sockets, writer),
+            env={**environment, **spec.environment},
+            start_new_session=True,
+        )
+    except OSError:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    return Child(spec, process, reader, now)

@@ -1,0 +1,88 @@
+"""A child of the supervisor that does what its first argument says. Run as a process; imports nothing of the project.
+
+serve       answers each connection with its pid; TERM: stops accepting, then leaves after DRAIN_S
+stubborn    is ready, and ignores TERM
+refuse      says why it cannot start, and leaves with exit code 3
+mute        leaves with exit code 1 without a word
+slow        is never ready
+parent      is ready, and has started a process of its own, in a session of its own, that ignores TERM
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+IMMORTAL = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("behaviour")
+    parser.add_argument("--fd", type=int)
+    parser.add_argument("--ready-fd", type=int, required=True)
+    options = parser.parse_args()
+    # A file decides over the argument: so a test changes what the next child does.
+    override = pathlib.Path(os.environ.get("STAND_IN_FILE", "/nonexistent"))
+    behaviour = override.read_text().strip() if override.exists() else options.behaviour
+    match behaviour:
+        case "refuse":
+            say(options.ready_fd, {"ok": False, "error": "invalid_config", "message": "line 3: no", "hint": "fix it"})
+            sys.exit(3)
+        case "mute":
+            sys.exit(1)
+        case "slow":
+            time.sleep(600)
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            say(options.ready_fd, {"ok": True})
+            time.sleep(600)
+        case "parent":
+            child = subprocess.Popen([sys.executable, "-c", IMMORTAL], start_new_session=True, stdout=subprocess.PIPE)
+            assert child.stdout is not None
+            child.stdout.readline()
+            say(options.ready_fd, {"ok": True, "child": child.pid})
+            time.sleep(600)
+        case _:
+            serve(options)
+
+
+def serve(options: argparse.Namespace) -> None:
+    # Signals are read between two connections, so that none is cut: what is still queued is for the successor.
+    told, teller = socket.socketpair()
+    teller.setblocking(False)
+    signal.set_wakeup_fd(teller.fileno())
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    listeners = [socket.socket(fileno=options.fd)] if options.fd is not None else []
+    say(options.ready_fd, {"ok": True, "worker": "stand-in"})
+    while told not in (readable := select.select([told, *listeners], [], [])[0]):
+        for listener in readable:
+            answer(listener)
+    for listener in listeners:
+        listener.close()
+    time.sleep(float(os.environ.get("DRAIN_S", "0")))
+
+
+def answer(listener: socket.socket) -> None:
+    listener.setblocking(False)
+    try:
+        peer, _ = listener.accept()
+    except BlockingIOError:  # A sibling on the same socket was faster.
+        return
+    with peer:
+        peer.sendall(str(os.getpid()).encode())
+
+
+def say(descriptor: int, document: dict[str, object]) -> None:
+    os.write(descriptor, json.dumps(document).encode() + b"\n")
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Celery as it is configured: with memory alone, with Redis, and from a process that is no worker."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from mcpserver import celery
+
+ROOT = Path(__file__).resolve().parents[2]
+LOUD_TASK = """
+import os, django; django.setup()
+assert "celery" not in __import__("sys").modules
+from celery import shared_task
+@shared_task
+def give(x): return x * 2
+@shared_task
+def fail(): raise ValueError("loud")
+print(give.delay(21).get())
+try: fail.delay()
+except ValueError as error: print(error)
+"""
+
+
+def environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    mine = {
+        "SECRET_KEY": "x" * 50,
+        "DJANGO_SETTINGS_MODULE": "mcpserver.settings",
+        "PYTHONPATH": str(ROOT),
+        "MCP_DATA_DIR": str(tmp_path / "data"),
+        "MCP_LOG_DIR": str(tmp_path / "logs"),
+        "MCP_RUN_DIR": str(tmp_path / "run"),
+        "REDIS_URL": "",
+    }
+    return {**os.environ, **mine, **more}
+
+
+def test_every_scheduled_task_exists_and_is_dropped_when_the_next_is_due():
+    import importlib
+
+    for module in celery.task_modules():
+        importlib.import_module(module)
+    schedule = celery.app.conf.beat_schedule
+    assert set(schedule) == set(celery.SCHEDULE)
+    assert [name for name in schedule if name not in celery.app.tasks] == []
+    assert all(entry["options"]["expires"] == entry["schedule"] for entry in schedule.values())
+
+
+def test_without_redis_only_the_worker_reads_the_broker():
+    elsewhere = celery.configuration("", in_worker=False)
+    assert (elsewhere["broker_url"], elsewhere["task_always_eager"]) == ("memory://localhost/", True)
+    assert celery.configuration("", in_worker=True)["task_always_eager"] is False
+
+
+def test_with_redis_tasks_are_sent_and_acknowledged_late():
+    configured = celery.configuration("redis://host/1", in_worker=False)
+    assert configured["broker_url"] == "redis://host/1"
+    assert "task_always_eager" not in configured
+    assert configured["task_acks_late"] is True
+
+
+def test_a_task_sent_by_a_command_runs_at_once_and_fails_loudly(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LOUD_TASK],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["42", "loud"], done.stderr
+
+
+def test_tasks_on_the_schedule_run_in_the_worker_and_term_ends_it(tmp_path):
+    (tmp_path / "data").mkdir()
+    ran = tmp_path / "ran"
+    script = f"""
+import pathlib, sys
+from mcpserver import celery, celery_worker
+celery.SCHEDULE.clear()
+celery.SCHEDULE["tick"] = 0.2
+@celery.app.task(name="tick")
+def tick(): pathlib.Path({str(ran)!r}).open("a").write("x\\n")
+sys.exit(celery_worker.main(sys.argv[1:]))
+"""
+    reader, writer = os.pipe()
+    worker = subprocess.Popen(
+        [sys.executable, "-c", script, "--ready-fd", str(writer)],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        pass_fds=[writer],
+        stdout=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    try:
+        assert select.select([reader], [], [], 30)[0]
+        assert json.loads(os.read(reader, 4096)) == {"ok": True, "broker": "memory"}
+        deadline = threading.Event()
+        for _ in range(200):
+            if ran.exists() and len(ran.read_text().splitlines()) >= 3:
+                break
+            deadline.wait(0.1)
+        assert len(ran.read_text().splitlines()) >= 3
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(15) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+        os.close(reader)
+
+
+def test_a_broker_that_is_away_does_not_keep_the_worker_from_being_ready(tmp_path):
+    (tmp_path / "data").mkdir()
+    reader, writer = os.pipe()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "mcpserver.celery_worker", "--ready-fd", str(writer)],
+        cwd=ROOT,
+        env=environment(tmp_path, REDIS_URL="redis://127.0.0.1:1/0"),
+        pass_fds=[writer],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writer)
+    try:
+        assert select.select([reader], [], [], 30)[0]
+        assert json.loads(os.read(reader, 4096)) == {"ok": True, "broker": "unreachable"}
+    finally:
+        worker.kill()
+        worker.wait()
+        os.close(reader)
+
+
+def test_a_worker_that_cannot_import_its_tasks_says_why(tmp_path):
+    script = """
+import sys
+from mcpserver import celery, celery_worker
+celery.task_modules = lambda: ("no.such.tasks",)
+sys.exit(celery_worker.main(["--ready-fd", "1"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert json.loads(done.stdout.splitlines()[0]) == {
+        "ok": False,
+        "error": "worker_failed",
+        "message": "celery: ModuleNotFoundError: No module named 'no'",
+    }
+    assert done.returncode == 1

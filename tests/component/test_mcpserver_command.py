@@ -1,0 +1,85 @@
+"""`mcpserver` where nothing is running, or nothing may: the documents and exit codes of its refusals."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, *argv: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    mine = {f"MCP_{name}_DIR": str(folder / name.lower()) for name in ("DATA", "LOG", "RUN", "BACKUP")}
+    (folder / "data").mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "mcpserver", *argv],
+        env={**os.environ, **mine, "DATABASE_URL": f"sqlite:///{folder}/data/db.sqlite3", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("word", ["status", "restart", "stop"])
+def test_asking_a_gateway_that_does_not_run_is_exit_7(tmp_path, word):
+    exit_code, document = run(tmp_path, word)
+    assert exit_code == 7
+    assert (document["ok"], document["error"]) == (False, "not_running")
+    assert "mcpserver start" in document["hint"]
+
+
+def test_more_than_one_worker_is_refused_without_redis(tmp_path):
+    assert run(tmp_path, "start", "--workers", "2") == (
+        2,
+        {
+            "schema": 1,
+            "ok": False,
+            "error": "usage",
+            "message": "more than one worker needs Redis: limits and sessions are then shared through it",
+            "hint": "set REDIS_URL, or MCP_WORKERS=1",
+        },
+    )
+
+
+def test_a_taken_port_names_who_has_it(tmp_path):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        exit_code, document = run(tmp_path, "start", "--port", str(port))
+    assert exit_code == 1
+    assert (document["error"], document["port"], document["pid"]) == ("port_taken", port, os.getpid())
+    assert document["message"] == f"port {port} is taken (pid {os.getpid()})"
+
+
+def test_detached_it_leaves_with_the_same_words_and_code(tmp_path):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        exit_code, document = run(tmp_path, "start", "--detach", "--port", str(holder.getsockname()[1]))
+    assert (exit_code, document["error"]) == (1, "port_taken")
+
+
+def test_beyond_this_machine_it_does_not_start_without_a_key(tmp_path):
+    environment = {**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path}/data/db.sqlite3"}
+    (tmp_path / "data").mkdir()
+    migrate = [sys.executable, str(ROOT / "manage.py"), "migrate", "--skip-checks", "-v0"]
+    subprocess.run(migrate, env=environment, check=True, timeout=60)
+    exit_code, document = run(tmp_path, "start", "--host", "0.0.0.0", "--port", "0")
+    assert (exit_code, document["error"]) == (4, "no_key")
+    assert "mcpkey generate" in document["hint"]
+
+
+@pytest.mark.parametrize(
+    "argv", [["start", "--port", "70000"], ["start", "--port", "-1"], ["start", "--workers", "0"], ["begin"], []]
+)
+def test_a_wrong_word_is_a_usage_document(tmp_path, argv):
+    exit_code, document = run(tmp_path, *argv)
+    assert (exit_code, document["error"]) == (2, "usage")

@@ -1,0 +1,42 @@
+"""The 24 edge cases of the guide, as data. `@pytest.mark.edge(N)` on a test says that it proves case N.
+
+tests/unit/test_edgecases.py holds this list against the tests, both ways: no test with an unknown case, and no case without a
+test unless it is `pending`, which no case is in a release.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeCase:
+    number: int
+    title: str
+    pending: bool = False
+
+
+EDGE_CASES = (
+    EdgeCase(1, "Connection failures", pending=True),
+    EdgeCase(2, "SSE connection drops", pending=True),
+    EdgeCase(3, "Connection limits", pending=True),
+    EdgeCase(4, "Token expiry", pending=True),
+    EdgeCase(5, "API key rotation", pending=True),
+    EdgeCase(6, "Timing attacks on keys", pending=True),
+    EdgeCase(7, "Hot reload during requests", pending=True),
+    EdgeCase(8, "Invalid configuration", pending=True),
+    EdgeCase(9, "Missing environment variables", pending=True),
+    EdgeCase(10, "Memory of long streams", pending=True),
+    EdgeCase(11, "Log rotation", pending=True),
+    EdgeCase(12, "Disk full", pending=True),
+    EdgeCase(13, "Tool name collisions", pending=True),
+    EdgeCase(14, "Large payloads", pending=True),
+    EdgeCase(15, "Slow tools", pending=True),
+    EdgeCase(16, "Invalid answers", pending=True),
+    EdgeCase(17, "Graceful shutdown", pending=True),
+    EdgeCase(18, "Health checks", pending=True),
+    EdgeCase(19, "Dependencies at start and later", pending=True),
+    EdgeCase(20, "Backup corruption", pending=True),
+    EdgeCase(21, "Concurrent edits of the configuration", pending=True),
+    EdgeCase(22, "Clock skew", pending=True),
+    EdgeCase(23, "Resource exhaustion", pending=True),
+    EdgeCase(24, "Dependency updates", pending=True),
+)

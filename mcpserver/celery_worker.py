@@ -18,6 +18,9 @@ from mcpserver.lib.errors import Exit
 # With a broker that answers, the worker is ready in about two seconds.
 BROKER_PATIENCE_S = 5.0
 
+# Celery tells of every tick that was sent, received and done: thousands of lines a day that say nothing.
+TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
+
 logger = logging.getLogger("mcpserver.celery")
 
 
@@ -53,6 +56,9 @@ def _serve(readiness: "_Readiness") -> int:
         level=settings.LOG_LEVEL,
         target=settings.MCP_LOG_TARGET,
     )
+    if logging.getLogger().level > logging.DEBUG:
+        for name in TICKING:
+            logging.getLogger(name).setLevel(logging.WARNING)
     # Its messages are JSON of our own making; a container's root is nobody's root.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
     try:

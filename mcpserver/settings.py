@@ -69,6 +69,8 @@ TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{quote(str(MCP_DATA_DIR / 'gateway.sqlite3'))}")}
+# A connection lives for its thread: opening one each second would cost more than all that is asked of it.
+DATABASES["default"] |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL with IMMEDIATE and a timeout: the defaults lose one concurrent write in ten to "locked".
     DATABASES["default"]["OPTIONS"] = {

@@ -4,7 +4,6 @@ Source: specification 2026-07-28, basic/transports/streamable-http "Value Encodi
 """
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,7 +29,7 @@ def decode_value(value: str) -> str | None:
         return value
     try:
         return base64.b64decode(value[len(_PREFIX) : -len(_SUFFIX)], validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not Base64, not ASCII, not UTF-8
         return None
 
 

@@ -80,7 +80,6 @@ _ESCAPE = re.compile(
 )
 _REPLACEMENT = b"\\ufffd"
 _ENVELOPE_KEYS = ("jsonrpc", "id", "method", "params", "result", "error")
-_QUOTED_KEYS = tuple(f'"{key}"'.encode() for key in _ENVELOPE_KEYS)
 
 
 def decode(body: bytes) -> Message:
@@ -228,11 +227,10 @@ def _request_or_notification(envelope: _Envelope, id: bytes | None) -> Request |
 def _refuse_doubled_keys(envelope: _Envelope, body: bytes, id: bytes | None) -> None:
     """Two readers of `{"method": a, "method": b}` may disagree on what it says, so nobody gets to read it.
 
-    Nearly every message is cleared by counting: a key that stands once in all the bytes, or no oftener outside the payloads,
-    stands once in the envelope. What counting cannot clear is parsed.
+    Nearly every message is cleared by counting the quotation marks around its payload: what was read accounts for all of
+    them. Where it does not (a key we do not know, or one twice), the envelope is parsed again, key by key.
     """
-    payloads = [raw for raw in (envelope.params, envelope.result, envelope.error) if isinstance(raw, Raw)]
-    if all(_outside(quoted, body, payloads) <= 1 for quoted in _QUOTED_KEYS) and not _outside(b"\\u", body, payloads):
+    if _quotes_around_payload(envelope, body) == _quotes_read(envelope, id):
         return
     last: list[tuple[str, Any]] = []
 
@@ -251,9 +249,24 @@ def _refuse_doubled_keys(envelope: _Envelope, body: bytes, id: bytes | None) -> 
         raise Malformed(codes.INVALID_REQUEST, f"{', '.join(sorted(doubled))} given twice", id)
 
 
-def _outside(needle: bytes, body: bytes, payloads: list[Raw]) -> int:
-    """How often `needle` stands in the body but not in its payloads."""
-    count = body.count(needle)
-    if count > 1 or (count and needle == b"\\u"):
-        count -= sum(bytes(raw).count(needle) for raw in payloads)
-    return count
+def _quotes_around_payload(envelope: _Envelope, body: bytes) -> int:
+    for raw in (envelope.params, envelope.result, envelope.error):
+        if isinstance(raw, Raw):
+            payload = bytes(raw)
+            at = body.find(payload)
+            body = body[:at] + body[at + len(payload) :]
+            break
+    return -1 if b"\\" in body else body.count(b'"')
+
+
+def _quotes_read(envelope: _Envelope, id: bytes | None) -> int:
+    """Two for each key and each string value of the envelope, and none for its payload."""
+    quotes = 4
+    if envelope.id is not UNSET:
+        quotes += 4 if id is not None and id[:1] == b'"' else 2
+    if envelope.method is not UNSET:
+        quotes += 4
+    for payload in (envelope.params, envelope.result, envelope.error):
+        if payload is not UNSET:
+            quotes += 2
+    return quotes

@@ -34,7 +34,6 @@ class Splitter:
     def __init__(self, cap: int) -> None:
         self._cap = cap
         self._buffer = bytearray()
-        self._scanned = 0
         self._held = 0
         self._data: list[bytes] = []
         self._name = ""
@@ -45,39 +44,29 @@ class Splitter:
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """Yield each event completed by `chunk`; raises TooLong."""
-        if self._after_cr and chunk[:1] == b"\n":
-            chunk = chunk[1:]
-        if chunk:
-            self._after_cr = False
-        self._buffer += chunk
-        while (line := self._next_line()) is not None:
+        for line in self._lines(chunk):
             event = self._take(line)
             if event is not None:
                 yield event
         if len(self._buffer) + self._held > self._cap:
             raise TooLong(f"an event is larger than {self._cap} bytes")
 
-    def _next_line(self) -> bytes | None:
-        buffer, start = self._buffer, self._scanned
-        newline = buffer.find(b"\n", start)
-        carriage = buffer.find(b"\r", start, newline if newline >= 0 else len(buffer))
-        end = carriage if carriage >= 0 else newline
-        if end < 0:
-            self._scanned = len(buffer)
-            return None
-        line = bytes(buffer[:end])
-        skip = end + 1
-        if buffer[end] == 13:
-            if skip == len(buffer):
-                self._after_cr = True
-            elif buffer[skip] == 10:
-                skip += 1
-        del buffer[:skip]
-        self._scanned = 0
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        """The lines that `chunk` ends, in time linear in its length whichever line ends a remote chooses (LF, CR, CRLF)."""
+        if self._after_cr and chunk:
+            chunk = chunk.removeprefix(b"\n")
+            self._after_cr = False
+        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+        if not end:
+            self._buffer += chunk
+            return []
+        whole = bytes(self._buffer) + chunk[:end]
+        self._buffer = bytearray(chunk[end:])
+        self._after_cr = chunk[-1:] == b"\r"
         if not self._seen_any:
             self._seen_any = True
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        return line
+            whole = whole.removeprefix(b"\xef\xbb\xbf")
+        return whole.splitlines()
 
     def _take(self, line: bytes) -> Event | None:
         if not line:
@@ -91,7 +80,7 @@ class Splitter:
             self._name = value.decode("utf-8", "replace")
         elif field == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
-        elif field == b"retry" and value.isdigit():
+        elif field == b"retry" and value.isdigit() and len(value) < 10:
             self._retry = int(value)
         return None
 

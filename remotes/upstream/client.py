@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import aiohttp
 
+from mcpserver.protocol.versions import NEWEST_HANDSHAKE
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.connect import connect
 from remotes.upstream.connection import Connection, Greeting
@@ -26,14 +27,18 @@ Changed = Callable[[str], None]
 class Upstream:
     """The seam: `exchange` is all that the gateway needs of a remote."""
 
-    def __init__(self, spec: RemoteSpec, *, max_bytes: int, max_in_flight: int, era: str = "") -> None:
+    def __init__(
+        self, spec: RemoteSpec, *, max_bytes: int, max_in_flight: int, era: str = "", capabilities: bytes = b"{}"
+    ) -> None:
         self.spec = spec
+        self.capabilities = capabilities
         self.in_flight = 0
         self.last_failure: Failure | None = None
         self.on_change: Changed = lambda kind: None
         self._max_bytes = max_bytes
         self._max_in_flight = max_in_flight
-        self._era = era
+        self.era = era
+        self.used_at = 0.0
         self._http: aiohttp.ClientSession | None = None
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
@@ -72,7 +77,7 @@ class Upstream:
         if self._connection is not None and self._connection.usable:
             return self._connection
         if self._closed:
-            raise Failed(Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is no longer configured"))
+            raise Failed(self._gone())
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._open())
         try:
@@ -81,6 +86,15 @@ class Upstream:
         except TimeoutError:
             failure = Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is still connecting")
             raise Failed(failure) from None
+        except asyncio.CancelledError:
+            if self._connect_was_cancelled():
+                raise Failed(self._gone()) from None
+            raise
+
+    def _connect_was_cancelled(self) -> bool:
+        """Whether `close` cancelled the connect, and not somebody the caller who waits for it."""
+        caller = asyncio.current_task()
+        return self._closed and caller is not None and not caller.cancelling()
 
     async def drained(self) -> None:
         """Wait for the last open call to end."""
@@ -94,10 +108,14 @@ class Upstream:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError, Failed):
                 await self._connecting
-        if self._connection is not None:
-            await self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
         if self._http is not None:
             await self._http.close()
+
+    def _gone(self) -> Failure:
+        return Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is no longer configured")
 
     # Listener: what the connection tells outside any request.
 
@@ -122,16 +140,30 @@ class Upstream:
             raise
         finally:
             self._connecting = None
-        self._era = self._connection.greeting.revision
+        self.era = _to_remember(self._connection.greeting)
         self.last_failure = None
         return self._connection
 
     async def _found_out(self) -> Connection:
         """Connect as remembered; when the remote has changed its era meanwhile, find out anew."""
         try:
-            return await connect(self.spec, self._http, self, era=self._era, max_bytes=self._max_bytes)
+            return await self._connect()
         except Failed as failed:
-            if not self._era or self.spec.era != "auto" or failed.failure.fault in (Fault.NOT_SENT, Fault.TIMEOUT):
+            if not self.era or self.spec.era != "auto" or failed.failure.fault is Fault.NOT_SENT:
                 raise
-            self._era = ""
-        return await connect(self.spec, self._http, self, era="", max_bytes=self._max_bytes)
+            self.era = ""
+            if failed.failure.fault is Fault.TIMEOUT:  # no time is left; the next connect finds out
+                raise
+        return await self._connect()
+
+    async def _connect(self) -> Connection:
+        return await connect(
+            self.spec, self._http, self, era=self.era, max_bytes=self._max_bytes, capabilities=self.capabilities
+        )
+
+
+def _to_remember(greeting: Greeting) -> str:
+    """2024-11-05 stands for its transport; over another one the next handshake may as well propose the newest."""
+    if greeting.revision == "2024-11-05" and greeting.transport == "http":
+        return NEWEST_HANDSHAKE
+    return greeting.revision

@@ -6,9 +6,9 @@ Source: specification 2026-07-28, basic/transports/streamable-http and stdio, "B
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import aiohttp
+import msgspec
 from msgspec import Raw
 
 from mcpserver.protocol import codes, jsonrpc
@@ -24,76 +24,94 @@ from remotes.upstream.stdio import open_stdio
 
 _MODERN_ERRORS = (codes.UNSUPPORTED_VERSION, codes.MISSING_CAPABILITY, codes.HEADER_MISMATCH)
 _NO_SUCH_ENDPOINT = (400, 404, 405)
-_CAPABILITIES = Raw(b"{}")
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """What every step of one connect needs. `capabilities` are declared to a handshake remote; `deadline` is the loop's."""
+
+    spec: RemoteSpec
+    http: aiohttp.ClientSession | None
+    listener: Listener
+    deadline: float
+    max_bytes: int
+    capabilities: Raw
 
 
 async def connect(
-    spec: RemoteSpec, http: aiohttp.ClientSession | None, listener: Listener, *, era: str, max_bytes: int
+    spec: RemoteSpec,
+    http: aiohttp.ClientSession | None,
+    listener: Listener,
+    *,
+    era: str,
+    max_bytes: int,
+    capabilities: bytes = b"{}",
 ) -> Connection:
     """An open, greeted connection within `spec.connect_timeout_s`; raises Failed.
 
     `era` is the revision remembered from before ("" when unknown); the configuration's pin comes first.
     """
     deadline = asyncio.get_running_loop().time() + spec.connect_timeout_s
+    attempt = Attempt(spec, http, listener, deadline, max_bytes, Raw(capabilities))
     known = spec.era if spec.era != "auto" else era
     if spec.transport == "stdio":
-        return await _stdio(spec, listener, known, deadline, max_bytes)
-    assert http is not None, "an HTTP remote needs a client session"
-    return await _http(spec, http, listener, known, deadline, max_bytes)
+        return await _stdio(attempt, known)
+    return await _http(attempt, known)
 
 
-async def _http(
-    spec: RemoteSpec, http: aiohttp.ClientSession, listener: Listener, known: str, deadline: float, max_bytes: int
-) -> Connection:
+async def _http(attempt: Attempt, known: str) -> Connection:
+    spec, http = attempt.spec, attempt.http
     if spec.transport == "sse" or known == "2024-11-05":
-        return await _event_stream(spec, http, listener, deadline, max_bytes)
+        return await _event_stream(attempt)
+    assert http is not None, "an HTTP remote needs a client session"
     if known in ("", MODERN):
-        stateless = streamable.Stateless(spec, http, listener, max_bytes)
-        verdict = await _discover(stateless, deadline)
+        stateless = streamable.Stateless(spec, http, attempt.listener, attempt.max_bytes)
+        verdict = await _discover(stateless, attempt.deadline)
         if isinstance(verdict, Greeting):
             stateless.greeting = verdict
             return stateless
         if known == MODERN:
-            raise Failed(verdict or _not_modern(spec))
+            raise Failed(_not_modern(spec, verdict))
         if verdict is not None and _decides_nothing(verdict):
             raise Failed(verdict)
-    sessions = streamable.Sessions(spec, http, listener, max_bytes)
+    sessions = streamable.Sessions(spec, http, attempt.listener, attempt.max_bytes)
     try:
-        sessions.greeting = await _initialize(sessions, spec, "http", deadline)
+        sessions.greeting = await _initialize(sessions, attempt, "http")
     except Failed as failed:
         if spec.era == "auto" and failed.failure.status in _NO_SUCH_ENDPOINT:
-            return await _event_stream(spec, http, listener, deadline, max_bytes)
+            return await _event_stream(attempt)
         raise
-    await sessions.notify("notifications/initialized")
+    await _confirm(sessions, attempt)
     sessions.listen()
     return sessions
 
 
-async def _event_stream(
-    spec: RemoteSpec, http: aiohttp.ClientSession, listener: Listener, deadline: float, max_bytes: int
-) -> Connection:
-    channel = await open_sse(spec, http, listener, deadline=deadline, event_max_bytes=max_bytes)
-    return await _greeted(channel, lambda: _initialize(channel, spec, "sse", deadline))
+async def _event_stream(attempt: Attempt) -> Connection:
+    assert attempt.http is not None, "an HTTP remote needs a client session"
+    channel = await open_sse(
+        attempt.spec, attempt.http, attempt.listener, deadline=attempt.deadline, event_max_bytes=attempt.max_bytes
+    )
+    return await _greeted(channel, attempt, "sse")
 
 
-async def _stdio(spec: RemoteSpec, listener: Listener, known: str, deadline: float, max_bytes: int) -> Connection:
+async def _stdio(attempt: Attempt, known: str) -> Connection:
     if known in ("", MODERN):
-        connection = await _stdio_asked_first(spec, listener, known, deadline, max_bytes)
+        connection = await _stdio_asked_first(attempt, known)
         if connection is not None:
             return connection
-    channel = await open_stdio(spec, listener, line_max_bytes=max_bytes)
-    return await _greeted(channel, lambda: _initialize(channel, spec, "stdio", deadline))
+    return await _greeted(await _process(attempt), attempt, "stdio")
 
 
-async def _stdio_asked_first(
-    spec: RemoteSpec, listener: Listener, known: str, deadline: float, max_bytes: int
-) -> Connection | None:
+async def _process(attempt: Attempt) -> Duplex:
+    return await open_stdio(attempt.spec, attempt.listener, line_max_bytes=attempt.max_bytes)
+
+
+async def _stdio_asked_first(attempt: Attempt, known: str) -> Connection | None:
     """Ask for the modern era; None when only a fresh process can tell, because the question was too much for this one."""
-    channel = await open_stdio(spec, listener, line_max_bytes=max_bytes)
+    channel = await _process(attempt)
     # A third of the time is for a server that stays silent until it is initialised.
-    patience = deadline if known else min(deadline, asyncio.get_running_loop().time() + spec.connect_timeout_s / 3)
+    third = asyncio.get_running_loop().time() + attempt.spec.connect_timeout_s / 3
     try:
-        verdict = await _discover(channel, patience)
+        verdict = await _discover(channel, attempt.deadline if known else min(attempt.deadline, third))
     except BaseException:
         await channel.close()
         raise
@@ -101,60 +119,72 @@ async def _stdio_asked_first(
         channel.greeting = verdict
         return channel
     if verdict is None and known != MODERN:  # it said no and lives
-        return await _greeted(channel, lambda: _initialize(channel, spec, "stdio", deadline))
+        return await _greeted(channel, attempt, "stdio")
     await channel.close()
     if known == MODERN:
-        raise Failed(verdict or _not_modern(spec))
+        raise Failed(_not_modern(attempt.spec, verdict))
     if verdict is not None and verdict.fault is Fault.NOT_SENT:
         raise Failed(verdict)
     return None
 
 
-async def _greeted(channel: Duplex, handshake: Callable[[], Awaitable[Greeting]]) -> Connection:
+async def _greeted(channel: Duplex, attempt: Attempt, transport: str) -> Connection:
     try:
-        channel.greeting = await handshake()
-        await channel.notify("notifications/initialized")
+        channel.greeting = await _initialize(channel, attempt, transport)
+        await _confirm(channel, attempt)
     except BaseException:
         await channel.close()
         raise
     return channel
 
 
+async def _confirm(connection: streamable.Sessions | Duplex, attempt: Attempt) -> None:
+    try:
+        async with asyncio.timeout_at(attempt.deadline):
+            await connection.notify("notifications/initialized")
+    except TimeoutError:
+        why = f"{attempt.spec.name} did not take notifications/initialized in time"
+        raise Failed(Failure(Fault.TIMEOUT, "handshake", why)) from None
+
+
 async def _discover(connection: streamable.Stateless | Duplex, deadline: float) -> Greeting | Failure | None:
     """Who is there, if it is modern; None for a clear no; a Failure where nothing usable came back."""
     transport = "http" if isinstance(connection, streamable.Stateless) else "stdio"
     connection.greeting = Greeting(transport, MODERN, {})  # the question is written in the era it asks about
-    outcome = await connection.request(Exchange("server/discover", {}, deadline=deadline, capabilities=_CAPABILITIES))
+    outcome = await connection.request(Exchange("server/discover", {}, deadline=deadline))
     match outcome:
         case Answer():
             return discovered(transport, outcome.result)
         case Refusal() if jsonrpc.error_body(outcome.error).code in _MODERN_ERRORS:
-            return _incompatible(outcome)
+            _incompatible(outcome)
+            return None
+        case Refusal(error, status) if _overloaded(status):
+            return Failure(Fault.HTTP_STATUS, "http", f"the remote answered HTTP {status}", error[:4096], status)
         case Refusal():
             return None
         case Failure():
             return outcome
 
 
-def _incompatible(refusal: Refusal) -> Failure | None:
-    """A modern server that does not speak our revision; None when it offers an earlier one as well."""
+def _incompatible(refusal: Refusal) -> None:
+    """Raises Failed for a modern server that does not speak our revision; no more when it offers an earlier one as well."""
     error = jsonrpc.error_body(refusal.error)
     offered = bytes(error.data) if isinstance(error.data, Raw) else b""
-    if any(f'"{revision}"'.encode() in offered for revision in HANDSHAKE):
-        return None
-    return Failure(Fault.INVALID, "handshake", f"no revision in common: {error.message}", offered[:4096], 200)
+    if not any(f'"{revision}"'.encode() in offered for revision in HANDSHAKE):
+        why = f"no revision in common: {error.message} ({error.code})"
+        raise Failed(Failure(Fault.INVALID, "handshake", why, offered[:4096]))
 
 
-async def _initialize(
-    connection: streamable.Sessions | Duplex, spec: RemoteSpec, transport: str, deadline: float
-) -> Greeting:
+async def _initialize(connection: streamable.Sessions | Duplex, attempt: Attempt, transport: str) -> Greeting:
+    spec = attempt.spec
     proposed = spec.era if spec.era in HANDSHAKE else NEWEST_HANDSHAKE
+    connection.greeting = Greeting(transport, "", {})  # no era yet, whatever was asked before
     params = {
         "protocolVersion": Raw(jsonrpc.encode(proposed)),
-        "capabilities": _CAPABILITIES,
+        "capabilities": attempt.capabilities,
         "clientInfo": CLIENT_INFO,
     }
-    outcome: Outcome = await connection.request(Exchange("initialize", params, deadline=deadline))
+    outcome: Outcome = await connection.request(Exchange("initialize", params, deadline=attempt.deadline))
     match outcome:
         case Answer():
             found = greeting(transport, outcome.result)
@@ -181,9 +211,17 @@ async def _initialize(
 def _decides_nothing(failure: Failure) -> bool:
     """A network error or a 5xx says nothing about the era; a 4xx or an unreadable answer says: not modern."""
     if failure.fault is Fault.HTTP_STATUS:
-        return failure.status >= 500 or failure.status == 429
+        return _overloaded(failure.status)
     return failure.fault is not Fault.INVALID
 
 
-def _not_modern(spec: RemoteSpec) -> Failure:
-    return Failure(Fault.INVALID, "handshake", f"{spec.name} does not speak {MODERN}, which its configuration pins")
+def _overloaded(status: int) -> bool:
+    return status >= 500 or status == 429
+
+
+def _not_modern(spec: RemoteSpec, verdict: Failure | None) -> Failure:
+    """Why insisting on the modern era failed: a clear no in our words, anything else as it came."""
+    if verdict is not None and verdict.status not in _NO_SUCH_ENDPOINT:
+        return verdict
+    why = f"{spec.name} does not speak {MODERN}, which its configuration pins"
+    return Failure(Fault.INVALID, "handshake", why, status=verdict.status if verdict is not None else 0)

@@ -1,6 +1,5 @@
 """What every transport offers once it is open: who is there, and one request at a time or many."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -8,7 +7,7 @@ import msgspec
 from mcpserver.protocol import jsonrpc
 from mcpserver.protocol.versions import MODERN
 from remotes.upstream.envelope import Exchange
-from remotes.upstream.outcome import Failed, Failure, Fault, Outcome
+from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -49,13 +48,30 @@ class Connection(Protocol):
         """End it: what is in flight fails, the remote is told where its transport has a way."""
 
 
-Opener = Callable[[], Connection]
-
 CHANGES = {
     "notifications/tools/list_changed": "tools",
     "notifications/prompts/list_changed": "prompts",
     "notifications/resources/list_changed": "resources",
 }
+
+
+class _Error(msgspec.Struct):
+    """What makes an `error` one: JSON-RPC 2.0, section 5.1."""
+
+    code: int
+    message: str
+
+
+def as_outcome(name: str, response: jsonrpc.Response, *, modern: bool, status: int = 0) -> Outcome:
+    """What a response means; an `error` that is none would otherwise be relayed as if it were."""
+    if response.error is None:
+        return Answer(response.result or b"{}", modern)
+    try:
+        msgspec.json.decode(response.error, type=_Error)
+    except (msgspec.DecodeError, RecursionError):
+        why = f"{name} sent no valid answer: its error has no code and message"
+        return Failure(Fault.INVALID, "answer", why, response.error[:4096], status)
+    return Refusal(response.error, status)
 
 
 def greeting(transport: str, raw: bytes) -> Greeting:

@@ -14,14 +14,19 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw
 
-from mcpserver.protocol import codes, jsonrpc
+from mcpserver.protocol import jsonrpc
 from mcpserver.protocol.versions import LOG_LEVELS
-from remotes.upstream import envelope
-from remotes.upstream.connection import CHANGES, Greeting, Listener
+from remotes.upstream import envelope, questions
+from remotes.upstream.connection import CHANGES, Greeting, Listener, as_outcome
 from remotes.upstream.envelope import Exchange
-from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
+from remotes.upstream.outcome import Failed, Failure, Fault, Outcome
 
 log = logging.getLogger("mcp.upstream")
+
+# What we tell a remote of our own accord (a cancellation, a pong) may take this long, and so many may be on their way at once:
+# a remote that asks and never reads would otherwise have us hoard answers.
+_TELL_S = 5.0
+_TELLING_MAX = 64
 
 
 class Wire(Protocol):
@@ -59,7 +64,7 @@ class Duplex:
 
     async def request(self, exchange: Exchange) -> Outcome:
         try:
-            async with asyncio.timeout_at(exchange.deadline):
+            async with asyncio.timeout_at(exchange.deadline) as exchange.timer:
                 if exchange.log_level and not self.greeting.modern:
                     await self._lower_log_level(exchange)
                 return await self._ask(exchange)
@@ -73,8 +78,10 @@ class Duplex:
 
     async def close(self) -> None:
         self.broke(Failure(Fault.BROKEN, "answer", f"the connection to {self._name} was closed"), tell=False)
-        for task in self._tasks:
+        telling = list(self._tasks)
+        for task in telling:
             task.cancel()
+        await asyncio.gather(*telling, return_exceptions=True)
         await self._wire.close()
 
     def broke(self, failure: Failure, *, tell: bool = True) -> None:
@@ -95,7 +102,7 @@ class Duplex:
             case jsonrpc.Response():
                 self._answered(message)
             case jsonrpc.Request():
-                self._refuse(message)
+                self._asked(message)
             case jsonrpc.Notification():
                 self._notified(message)
 
@@ -108,31 +115,24 @@ class Duplex:
         try:
             await self._wire.send(envelope.message(exchange, number, modern=self.greeting.modern))
             response = await waiting.answer
-        except BaseException:
-            if self._ended is None:
-                self._spawn(self._cancelled(number, exchange.method))
+        except asyncio.CancelledError:
+            self._cancelled(number, exchange.method)
             raise
         finally:
             del self._open[number]
             if waiting.answer.done() and not waiting.answer.cancelled():
                 waiting.answer.exception()
-        if response.error is not None:
-            return Refusal(response.error)
-        return Answer(response.result or b"{}", self.greeting.modern)
+        return as_outcome(self._name, response, modern=self.greeting.modern)
 
-    async def _cancelled(self, number: int, method: str) -> None:
+    def _cancelled(self, number: int, method: str) -> None:
         """Tell the remote that nobody waits any more; `initialize` must never be cancelled (lifecycle)."""
-        if method == "initialize":
-            return
-        params = jsonrpc.encode({"requestId": number, "reason": "cancelled by the caller"})
-        try:
-            await self.notify("notifications/cancelled", params)
-        except Failed as failed:
-            log.debug("cannot tell %s of a cancellation: %s", self._name, failed.failure.message)
+        if method != "initialize":
+            params = jsonrpc.encode({"requestId": number, "reason": "cancelled by the caller"})
+            self._tell(jsonrpc.notification("notifications/cancelled", params))
 
     def _answered(self, response: jsonrpc.Response) -> None:
-        number = int(response.id) if response.id is not None and response.id.lstrip(b"-").isdigit() else None
-        waiting = self._open.get(number) if number is not None else None
+        ours = response.id is not None and len(response.id) < 20 and response.id.isdigit()
+        waiting = self._open.get(int(response.id or 0)) if ours else None
         if waiting is None or waiting.answer.done():
             self.strays += 1
             log.debug("%s answered a request that is not open: %r", self._name, response.id)
@@ -152,25 +152,32 @@ class Duplex:
             (only,) = self._open.values()
             envelope.hand_on(only.exchange, message.method, message.params)
 
-    def _refuse(self, message: jsonrpc.Request) -> None:
-        """Answer what a remote asks: it is alive, and that is all it may know of this side."""
-        if message.method == "ping":
-            self._spawn(self._send(jsonrpc.result(message.id, b"{}")))
-        else:
-            self._spawn(
-                self._send(jsonrpc.error(message.id, codes.METHOD_NOT_FOUND, f"{message.method} is not offered here"))
-            )
+    def _asked(self, message: jsonrpc.Request) -> None:
+        exchange = questions.whose(message, [one.exchange for one in self._open.values()])
+        self._spawn(self._told(questions.declined(message)) if exchange is None else self._put(exchange, message))
 
-    async def _send(self, message: bytes) -> None:
-        try:
-            await self._wire.send(message)
-        except Failed as failed:
-            log.debug("cannot answer %s: %s", self._name, failed.failure.message)
+    async def _put(self, exchange: Exchange, message: jsonrpc.Request) -> None:
+        await self._told(await questions.put(exchange, message))
+
+    def _tell(self, message: bytes) -> None:
+        self._spawn(self._told(message))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._ended is not None or len(self._tasks) >= _TELLING_MAX:
+            work.close()
+            return
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _told(self, message: bytes) -> None:
+        try:
+            async with asyncio.timeout(_TELL_S):
+                await self._wire.send(message)
+        except TimeoutError:
+            log.debug("%s takes no messages", self._name)
+        except Failed as failed:
+            log.debug("cannot tell %s: %s", self._name, failed.failure.message)
 
     async def _lower_log_level(self, exchange: Exchange) -> None:
         """A channel has one level for all its callers: it goes down to the most talkative one's and stays there."""

@@ -4,7 +4,8 @@ Pure. Payload members are copied as raw bytes; only `_meta` is written anew, bec
 Source: specification 2026-07-28, basic/index "_meta"; 2025-11-25, basic/utilities/progress.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from msgspec import Raw
@@ -13,12 +14,16 @@ import mcpserver
 from mcpserver.protocol import inbound, jsonrpc
 from mcpserver.protocol.headers import encode_value
 from mcpserver.protocol.versions import MODERN, ROUTED
+from remotes.upstream.outcome import Answer, Refusal
 
 Notify = Callable[[str, bytes | None], None]
 """Told of each notification of a request: method and raw params; `progressToken` is already the caller's own.
 
 Never waits: a caller that reads slowly must not hold up a channel that others share, so its own queue decides what to drop.
 """
+
+Ask = Callable[[str, bytes | None], Awaitable[Answer | Refusal]]
+"""Puts a question of the remote (method and raw params) to the caller, and waits for a person if need be."""
 
 CLIENT_INFO = Raw(jsonrpc.encode({"name": "MCP-Server", "version": mcpserver.__version__}))
 _MODERN_VERSION = Raw(jsonrpc.encode(MODERN))
@@ -37,6 +42,11 @@ class Exchange(msgspec.Struct, gc=False):
     progress_token: Raw | None = None
     param_headers: dict[str, str] = {}
     notify: Notify | None = None
+    ask: Ask | None = None
+    # While questions are open the deadline stands still: `timer` runs it, `left_s` is what was left of it.
+    timer: asyncio.Timeout | None = None
+    asking: int = 0
+    left_s: float = 0.0
 
 
 def params(exchange: Exchange, number: int, *, modern: bool) -> bytes:

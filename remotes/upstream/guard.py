@@ -18,9 +18,12 @@ def main() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died before the kernel was told
         sys.exit(1)
-    # A child inherits ignored signals across exec; ours ignores SIGINT and SIGPIPE, a remote must not.
-    for number in (signal.SIGINT, signal.SIGPIPE):
+    # A child inherits ignored signals across exec; ours ignores SIGINT and SIGPIPE, Python SIGXFSZ, a remote must not.
+    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
+    # uvloop hands on whatever is inheritable: the listening socket, and second ends of these very pipes, which would hide
+    # the remote's closing of its stdout.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     try:
         os.execvp(command[0], command)  # noqa: S606
     except OSError as error:

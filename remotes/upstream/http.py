@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import re
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -19,10 +20,10 @@ from yarl import URL
 from mcpserver.protocol import codes, jsonrpc, sse
 from mcpserver.protocol.versions import LOG_LEVELS
 from remotes.config.snapshot import RemoteSpec
-from remotes.upstream import envelope
-from remotes.upstream.connection import CHANGES, Greeting, Listener
+from remotes.upstream import envelope, questions
+from remotes.upstream.connection import CHANGES, Greeting, Listener, as_outcome
 from remotes.upstream.envelope import Exchange
-from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
+from remotes.upstream.outcome import Failed, Failure, Fault, Outcome, Refusal
 from remotes.upstream.session import classified, read_excerpt, unexpected_status
 
 log = logging.getLogger("mcp.upstream")
@@ -31,6 +32,18 @@ _BOTH_TYPES = "application/json, text/event-stream"
 _SESSION = "Mcp-Session-Id"
 # A GET stream that ends is opened again after this long, doubled up to the second.
 _REOPEN_FIRST_S, _REOPEN_MAX_S = 1.0, 60.0
+# The specification's alphabet; what is outside it cannot be sent back in a header.
+_SESSION_ID = re.compile(r"[\x21-\x7e]{1,1024}")
+_ERROR_MAX_BYTES = 64 * 1024
+# What we tell a remote of our own accord may take this long, and so many may be on their way at once.
+_TELL_S = 5.0
+_TELLING_MAX = 64
+# What a server of an earlier era says to a request without a session or a handshake.
+_NOT_MODERN_STATUSES = (400, 404, 405)
+_NOT_MODERN_CODES = (-32000, codes.INVALID_REQUEST)
+
+# Whose a message is that came on no request's stream.
+_NOBODY = Exchange("", {}, deadline=0)
 
 
 class _Http:
@@ -84,11 +97,17 @@ class _Http:
 
     async def _refused(self, response: aiohttp.ClientResponse, number: int) -> Outcome:
         """An HTTP error: MCP's own when its body is a JSON-RPC error for us, else the status speaks."""
-        raw = await read_excerpt(response)
+        raw = await read_excerpt(response, _ERROR_MAX_BYTES)
         with contextlib.suppress(jsonrpc.Malformed):
             message = jsonrpc.decode(raw)
-            if isinstance(message, jsonrpc.Response) and message.error is not None and response.status != 401:
-                return Refusal(message.error, response.status)
+            if (
+                isinstance(message, jsonrpc.Response)
+                and message.id in (None, b"%d" % number)
+                and response.status != 401
+            ):
+                outcome = as_outcome(self._spec.name, message, modern=self.greeting.modern, status=response.status)
+                if isinstance(outcome, Refusal):
+                    return outcome
         return unexpected_status(self._spec.name, response, raw)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
@@ -118,9 +137,7 @@ class _Http:
             return self._invalid("a request where an answer was due", raw)
         if message.id != b"%d" % number and not (message.id is None and message.error is not None):
             return self._invalid("the answer to another request", b"")
-        if message.error is not None:
-            return Refusal(message.error)
-        return Answer(message.result or b"{}", self.greeting.modern)
+        return as_outcome(self._spec.name, message, modern=self.greeting.modern)
 
     def _invalid(self, why: str, raw: bytes) -> Failure:
         return Failure(Fault.INVALID, "answer", f"{self._spec.name} sent no valid answer: {why}", raw[:4096])
@@ -145,7 +162,7 @@ class _Http:
 
     def _told(self, message: jsonrpc.Message, exchange: Exchange) -> None:
         if isinstance(message, jsonrpc.Request):
-            self._asked(message)
+            self._asked(message, exchange)
         elif isinstance(message, jsonrpc.Notification):
             kind = CHANGES.get(message.method)
             if kind is not None:
@@ -153,22 +170,32 @@ class _Http:
             elif message.method in ("notifications/progress", "notifications/message"):
                 envelope.hand_on(exchange, message.method, message.params)
 
-    def _asked(self, message: jsonrpc.Request) -> None:
-        """A request from the remote on a stream of ours."""
+    def _asked(self, message: jsonrpc.Request, exchange: Exchange) -> None:
+        """A request from the remote on a stream of ours: that of `exchange`, or one that belongs to no request."""
         log.debug("%s asked %s, which is not offered here", self._spec.name, message.method)
 
 
 class Stateless(_Http):
     """Revision 2026-07-28."""
 
+    def __init__(self, spec: RemoteSpec, http: aiohttp.ClientSession, listener: Listener, max_bytes: int) -> None:
+        super().__init__(spec, http, listener, max_bytes)
+        self._doubted = False
+
+    @property
+    def usable(self) -> bool:
+        return not self._closed and not self._doubted
+
     async def request(self, exchange: Exchange) -> Outcome:
         number = next(self._numbers)
         message = envelope.message(exchange, number, modern=True)
         try:
             async with asyncio.timeout_at(exchange.deadline):
-                return await self._post(exchange, number, message, envelope.routing_headers(exchange))
+                outcome = await self._post(exchange, number, message, envelope.routing_headers(exchange))
         except TimeoutError:  # leaving the request closes its connection, which is the cancellation
             return Failure(Fault.TIMEOUT, "answer", f"{self._spec.name} did not answer {exchange.method} in time")
+        self._doubted |= _of_an_earlier_era(outcome)
+        return outcome
 
 
 class Sessions(_Http):
@@ -177,6 +204,7 @@ class Sessions(_Http):
     def __init__(self, spec: RemoteSpec, http: aiohttp.ClientSession, listener: Listener, max_bytes: int) -> None:
         super().__init__(spec, http, listener, max_bytes)
         self._session: str | None = None
+        self._open: list[Exchange] = []
         self._lost = False
         self._log_level = ""
 
@@ -186,7 +214,7 @@ class Sessions(_Http):
 
     async def request(self, exchange: Exchange) -> Outcome:
         try:
-            async with asyncio.timeout_at(exchange.deadline):
+            async with asyncio.timeout_at(exchange.deadline) as exchange.timer:
                 if exchange.log_level:
                     await self._lower_log_level(exchange)
                 return await self._ask(exchange)
@@ -202,7 +230,8 @@ class Sessions(_Http):
         if self._session is None:
             return
         with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
-            async with asyncio.timeout(2), self._http.delete(self._spec.url, headers=self._era_headers()):
+            headers = {**self._spec.headers, **self._era_headers()}
+            async with asyncio.timeout(2), self._http.delete(self._spec.url, headers=headers, allow_redirects=False):
                 pass
 
     def listen(self) -> None:
@@ -212,29 +241,29 @@ class Sessions(_Http):
     async def _ask(self, exchange: Exchange) -> Outcome:
         number = next(self._numbers)
         message = envelope.message(exchange, number, modern=False)
+        self._open.append(exchange)
         try:
             outcome = await self._post(exchange, number, message, self._era_headers())
         except (TimeoutError, asyncio.CancelledError):
             if exchange.method != "initialize":
                 params = jsonrpc.encode({"requestId": number, "reason": "cancelled by the caller"})
-                self._spawn(self.notify("notifications/cancelled", params))
+                self._tell(jsonrpc.notification("notifications/cancelled", params))
             raise
-        if isinstance(outcome, Failure) and outcome.status == 404 and self._session is not None:
+        finally:
+            self._open = [one for one in self._open if one is not exchange]
+        if self._session is not None and _forgotten(outcome):
             self._lost = True
-        elif isinstance(outcome, Refusal) and self._forgotten(outcome):
-            self._lost = True
-            return Failure(Fault.HTTP_STATUS, "session", f"{self._spec.name} has forgotten the session", status=404)
+            return self._without_session()
+        if isinstance(outcome, Refusal) and jsonrpc.error_body(outcome.error).code == codes.UNSUPPORTED_VERSION:
+            self._lost = True  # it speaks another era now: the next request finds out which
         return outcome
 
-    def _forgotten(self, refusal: Refusal) -> bool:
-        """Some servers dress the 404 of a lost session as a JSON-RPC error."""
-        if refusal.status != 404 or self._session is None:
-            return False
-        return jsonrpc.error_body(refusal.error).code != codes.METHOD_NOT_FOUND
+    def _without_session(self) -> Failure:
+        return Failure(Fault.HTTP_STATUS, "session", f"{self._spec.name} has forgotten the session", status=404)
 
     def _noticed(self, response: aiohttp.ClientResponse) -> None:
         minted = response.headers.get(_SESSION)
-        if minted is not None and self._session is None:
+        if minted is not None and self._session is None and _SESSION_ID.fullmatch(minted):
             self._session = minted
 
     def _era_headers(self) -> dict[str, str]:
@@ -246,21 +275,33 @@ class Sessions(_Http):
         return headers
 
     async def _send(self, message: bytes) -> None:
+        headers = {**self._base_headers, **self._era_headers()}
         try:
-            async with self._http.post(
-                self._url, data=message, headers={**self._base_headers, **self._era_headers()}, allow_redirects=False
-            ) as response:
-                if response.status >= 400:
+            async with (
+                asyncio.timeout(_TELL_S),
+                self._http.post(self._url, data=message, headers=headers, allow_redirects=False) as response,
+            ):
+                if response.status >= 300:
                     log.debug("%s answered a notification with HTTP %d", self._spec.name, response.status)
-        except (aiohttp.ClientError, ConnectionError) as error:
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             log.debug("cannot notify %s: %s", self._spec.name, type(error).__name__)
 
-    def _asked(self, message: jsonrpc.Request) -> None:
-        if message.method == "ping":
-            self._spawn(self._send(jsonrpc.result(message.id, b"{}")))
+    def _asked(self, message: jsonrpc.Request, exchange: Exchange) -> None:
+        if exchange is _NOBODY:
+            found = questions.whose(message, self._open)
         else:
-            why = f"{message.method} is not offered here"
-            self._spawn(self._send(jsonrpc.error(message.id, codes.METHOD_NOT_FOUND, why)))
+            found = exchange if message.method in questions.ASKABLE and exchange.ask is not None else None
+        if found is None:
+            self._tell(questions.declined(message))
+        elif len(self._tasks) < _TELLING_MAX:
+            self._spawn(self._put(found, message))
+
+    async def _put(self, exchange: Exchange, message: jsonrpc.Request) -> None:
+        await self._send(await questions.put(exchange, message))
+
+    def _tell(self, message: bytes) -> None:
+        if not self._closed and len(self._tasks) < _TELLING_MAX:
+            self._spawn(self._send(message))
 
     async def _lower_log_level(self, exchange: Exchange) -> None:
         """A shared session has one level: it goes down to the most talkative caller's and stays there."""
@@ -274,21 +315,48 @@ class Sessions(_Http):
         await self._ask(Exchange("logging/setLevel", level, deadline=exchange.deadline))
 
     async def _follow(self) -> None:
-        wait = _REOPEN_FIRST_S
-        nobody = Exchange("", {}, deadline=0)
+        wait, was_open = _REOPEN_FIRST_S, False
         while self.usable:
             try:
                 headers = {**self._spec.headers, **self._era_headers(), "Accept": "text/event-stream"}
                 async with self._http.get(self._spec.url, headers=headers, allow_redirects=False) as response:
+                    if was_open and response.status in (400, 404):
+                        self._lost = True
+                        self._listener.lost(self._without_session())
+                        return
                     if response.status != 200 or response.content_type != "text/event-stream":
                         return
-                    wait = _REOPEN_FIRST_S
+                    wait, was_open = _REOPEN_FIRST_S, True
                     splitter = sse.Splitter(self._max_bytes)
                     async for chunk in response.content.iter_any():
                         for event in splitter.feed(chunk):
                             if event.data:
-                                self._told(jsonrpc.decode(event.data), nobody)
+                                self._told(jsonrpc.decode(event.data), _NOBODY)
             except (aiohttp.ClientError, ConnectionError, jsonrpc.Malformed, sse.TooLong) as error:
                 log.debug("the GET stream of %s ended: %s", self._spec.name, type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(2 * wait, _REOPEN_MAX_S)
+
+
+def _of_an_earlier_era(outcome: Outcome) -> bool:
+    """Whether no server of 2026-07-28 would answer so: then what listens there has changed, and is found out anew."""
+    match outcome:
+        case Failure(fault=Fault.HTTP_STATUS, status=status):
+            return status in _NOT_MODERN_STATUSES
+        case Refusal(error, 400):
+            return jsonrpc.error_body(error).code in _NOT_MODERN_CODES
+        case _:
+            return False
+
+
+def _forgotten(outcome: Outcome) -> bool:
+    """404 says that a session has ended (2025-11-25, basic/transports); real servers say so with 400 as well, in words."""
+    match outcome:
+        case Failure(status=404):
+            return True
+        case Refusal(error, 404):
+            return jsonrpc.error_body(error).code != codes.METHOD_NOT_FOUND
+        case Failure(status=400, excerpt=said) | Refusal(said, 400):
+            return b"session" in said.lower()
+        case _:
+            return False

@@ -10,15 +10,58 @@ from remotes.upstream.client import Upstream
 log = logging.getLogger("mcp.upstream")
 
 
+# Sessions of one remote beside the shared one: by client capabilities, key or client session.
+_VARIANTS_MAX = 64
+_IDLE_S = 600.0
+_NOTHING = b"{}"
+
+
 class Pool:
     def __init__(self, *, max_bytes: int, max_in_flight: int) -> None:
         self._max_bytes = max_bytes
         self._max_in_flight = max_in_flight
         self._upstreams: dict[str, Upstream] = {}
+        self._variants: dict[tuple[str, bytes, str], Upstream] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def get(self, name: str) -> Upstream | None:
+        """The shared session of a remote, which declares no client capabilities."""
         return self._upstreams.get(name)
+
+    def lease(self, base: Upstream, *, capabilities: bytes, key_id: str, session_id: str) -> Upstream | None:
+        """The session of a remote that a call belongs on; None when there are too many of them.
+
+        A 2026-07-28 remote keeps no sessions, so all calls share one. An earlier one was told the client's capabilities when
+        its session began: calls whose clients can answer different questions need different sessions, and so do keys or client
+        sessions where `isolation` says so.
+        """
+        whose = {"key": key_id, "session": session_id or key_id}.get(base.spec.isolation, "")
+        if (capabilities == _NOTHING and not whose) or (base.greeting is not None and base.greeting.modern):
+            return base
+        place = (base.spec.name, capabilities, whose)
+        found = self._variants.pop(place, None)
+        if found is None:
+            if not self._room(base.spec.name):
+                return None
+            found = self._new(base.spec, base.era, capabilities)
+        self._variants[place] = found  # the most recently used last
+        found.used_at = asyncio.get_running_loop().time()
+        return found
+
+    def sweep(self) -> None:
+        """Close the sessions that nobody has used for ten minutes."""
+        before = asyncio.get_running_loop().time() - _IDLE_S
+        for place in [place for place, one in self._variants.items() if one.used_at < before and not one.in_flight]:
+            self.retire(self._variants.pop(place))
+
+    def end_session(self, session_id: str) -> None:
+        """A client ended its session, and with it those that remotes keep for it alone."""
+        for place in [place for place in self._variants if place[2] == session_id]:
+            self.retire(self._variants.pop(place))
+
+    def of_session(self, session_id: str) -> list[Upstream]:
+        """The sessions that remotes keep for one client session alone."""
+        return [one for place, one in self._variants.items() if place[2] == session_id]
 
     def follow(self, snapshot: Snapshot, eras: Mapping[str, str]) -> tuple[list[Upstream], list[Upstream]]:
         """Take the remotes of a revision; returns those that are new and those that went, which `retire` ends.
@@ -29,9 +72,15 @@ class Pool:
         gone = [one for name, one in self._upstreams.items() if not _same(wanted.get(name), one.spec)]
         for one in gone:
             del self._upstreams[one.spec.name]
-        for name, one in self._upstreams.items():
-            one.spec = wanted[name]
-        fresh = [self._new(spec, eras.get(name, "")) for name, spec in wanted.items() if name not in self._upstreams]
+        outdated = [place for place, one in self._variants.items() if not _same(wanted.get(place[0]), one.spec)]
+        gone += [self._variants.pop(place) for place in outdated]
+        for one in (*self._upstreams.values(), *self._variants.values()):
+            one.spec = wanted[one.spec.name]
+        fresh = [
+            self._new(spec, eras.get(name, ""), _NOTHING)
+            for name, spec in wanted.items()
+            if name not in self._upstreams
+        ]
         self._upstreams |= {one.spec.name: one for one in fresh}
         return fresh, gone
 
@@ -44,11 +93,29 @@ class Pool:
     async def close(self) -> None:
         for task in self._closing:
             task.cancel()
-        await asyncio.gather(*(one.close() for one in self._upstreams.values()), *self._closing, return_exceptions=True)
+        everyone = [*self._upstreams.values(), *self._variants.values()]
+        await asyncio.gather(*(one.close() for one in everyone), *self._closing, return_exceptions=True)
         self._upstreams.clear()
+        self._variants.clear()
 
-    def _new(self, spec: RemoteSpec, era: str) -> Upstream:
-        return Upstream(spec, max_bytes=self._max_bytes, max_in_flight=self._max_in_flight, era=era)
+    def _new(self, spec: RemoteSpec, era: str, capabilities: bytes) -> Upstream:
+        return Upstream(
+            spec,
+            max_bytes=self._max_bytes,
+            max_in_flight=self._max_in_flight,
+            era=era,
+            capabilities=capabilities,
+        )
+
+    def _room(self, name: str) -> bool:
+        """Make room for one more session of a remote by closing the one that has been idle longest."""
+        held = [place for place in self._variants if place[0] == name]
+        if len(held) < _VARIANTS_MAX:
+            return True
+        idle = next((place for place in held if not self._variants[place].in_flight), None)
+        if idle is not None:
+            self.retire(self._variants.pop(idle))
+        return idle is not None
 
     async def _retired(self, upstream: Upstream) -> None:
         try:

@@ -3,13 +3,17 @@
 Everything that keeps one remote's credentials and connections from another's is set here, once.
 """
 
+import asyncio
+import contextlib
 import ipaddress
+import os
 import re
 import socket
 
 import aiohttp
 from aiohttp import SocketFactoryType
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_exceptions import ContentLengthError, TransferEncodingError
 
 from remotes.config.addresses import Reach
 from remotes.upstream.outcome import Failure, Fault
@@ -18,6 +22,10 @@ from remotes.upstream.outcome import Failure, Fault
 # a closing socket cannot be repeated safely.
 _KEEPALIVE_S = 4.0
 EXCERPT_MAX_BYTES = 4096
+_EXCERPT_S = 1.0
+_SECONDS = re.compile(r"[0-9]{1,9}")
+# What aiohttp says when the other side left before its body was complete.
+_CUT_OFF = (ContentLengthError, TransferEncodingError)
 
 
 class GuardedResolver(AbstractResolver):
@@ -78,6 +86,8 @@ def classified(name: str, error: Exception, phase: str) -> Failure:
             return Failure(Fault.NOT_SENT, "tcp", f"{name}: no connection ({words})")
         case TimeoutError():
             return Failure(Fault.TIMEOUT, phase, f"{name} did not answer in time")
+        case aiohttp.ClientPayloadError() if isinstance(error.__cause__, _CUT_OFF):
+            return Failure(Fault.BROKEN, phase, f"the connection to {name} ended in the middle of an answer")
         case aiohttp.ClientPayloadError() | aiohttp.ClientResponseError():
             return Failure(Fault.INVALID, phase, f"{name} sent what is no HTTP answer ({words})")
         case _:
@@ -87,22 +97,32 @@ def classified(name: str, error: Exception, phase: str) -> Failure:
 def unexpected_status(name: str, response: aiohttp.ClientResponse, excerpt: bytes) -> Failure:
     """An HTTP error as a Failure; 401 is told apart because a credential may mend it."""
     if response.status == 401:
-        return Failure(Fault.UNAUTHORIZED, "auth", f"{name} refused our credential (HTTP 401)", excerpt, 401)
+        return Failure(
+            Fault.UNAUTHORIZED, "auth", f"{name} refused our credential (HTTP 401)", excerpt[:EXCERPT_MAX_BYTES], 401
+        )
     retry_after = response.headers.get("Retry-After", "")
-    wait = float(retry_after) if retry_after.isdigit() else None
-    return Failure(Fault.HTTP_STATUS, "http", f"{name} answered HTTP {response.status}", excerpt, response.status, wait)
+    wait = float(retry_after) if _SECONDS.fullmatch(retry_after) else None
+    said = f"{name} answered HTTP {response.status}"
+    if 300 <= response.status < 400:
+        said += ", a redirect, which is not followed: configure the address it leads to"
+    return Failure(Fault.HTTP_STATUS, "http", said, excerpt[:EXCERPT_MAX_BYTES], response.status, wait)
 
 
-async def read_excerpt(response: aiohttp.ClientResponse) -> bytes:
-    """The beginning of a body nobody expected."""
-    try:
-        return await response.content.read(EXCERPT_MAX_BYTES)
-    except aiohttp.ClientError:
-        return b""
+async def read_excerpt(response: aiohttp.ClientResponse, most: int = EXCERPT_MAX_BYTES) -> bytes:
+    """The beginning of a body nobody expected. The status has said enough: a body that drips is not waited for."""
+    found = b""
+    with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
+        async with asyncio.timeout(_EXCERPT_S):
+            while len(found) < most and (chunk := await response.content.read(most - len(found))):
+                found += chunk
+    return found
 
 
 def _said(error: Exception) -> str:
     """The error in a few words, without the address it happens to quote (it may hold credentials)."""
     if isinstance(error, aiohttp.ClientOSError) and error.strerror:
+        # asyncio's own words quote the address and not the reason.
+        if error.errno and error.strerror.startswith("Connect call failed"):
+            return os.strerror(error.errno)
         return error.strerror
     return re.sub(r"https?://\S+", "the remote", str(error)) or type(error).__name__

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from mcpserver.protocol import jsonrpc, sse
 from remotes.config.snapshot import RemoteSpec
@@ -38,13 +38,13 @@ class SseWire:
         self._http = http
         self._stream: aiohttp.ClientResponse | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._post_url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._post_url: asyncio.Future[URL] = asyncio.get_running_loop().create_future()
 
     async def start(self, channel: Duplex, event_max_bytes: int) -> None:
         name = self._spec.name
         try:
             self._stream = await self._http.get(
-                self._spec.url, headers={**self._spec.headers, "Accept": "text/event-stream"}
+                self._spec.url, headers={**self._spec.headers, "Accept": "text/event-stream"}, allow_redirects=False
             )
         except aiohttp.ClientError as error:
             raise Failed(classified(name, error, "connect")) from None
@@ -57,12 +57,24 @@ class SseWire:
         await self._post_url
 
     async def send(self, message: bytes) -> None:
-        url = self._post_url.result()
+        """Post it; a stream that ends meanwhile ends the waiting too, because no answer can come any more."""
+        assert self._pump is not None
+        posting = asyncio.ensure_future(self._post(message))
+        try:
+            await asyncio.wait({posting, self._pump}, return_when=asyncio.FIRST_COMPLETED)
+            if not posting.done():
+                raise Failed(Failure(Fault.BROKEN, "send", f"the event stream of {self._spec.name} ended"))
+            posting.result()
+        finally:
+            posting.cancel()
+
+    async def _post(self, message: bytes) -> None:
+        headers = {**self._spec.headers, "Content-Type": "application/json"}
         try:
             async with self._http.post(
-                url, data=message, headers={**self._spec.headers, "Content-Type": "application/json"}
+                self._post_url.result(), data=message, headers=headers, allow_redirects=False
             ) as response:
-                if response.status >= 400:
+                if response.status >= 300:
                     raise Failed(unexpected_status(self._spec.name, response, await read_excerpt(response)))
         except aiohttp.ClientError as error:
             raise Failed(classified(self._spec.name, error, "send")) from None
@@ -108,9 +120,14 @@ class SseWire:
 
     def _learn(self, endpoint: str) -> None:
         """The POST address must stay on the stream's origin, or a remote could send our credentials elsewhere."""
-        url = urljoin(self._spec.url, endpoint)
-        ours, theirs = urlsplit(self._spec.url), urlsplit(url)
-        if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
-            raise Failed(Failure(Fault.INVALID, "handshake", f"{self._spec.name} named an endpoint on another origin"))
+        stream = URL(self._spec.url)
+        try:
+            url = stream.join(URL(endpoint))  # judged by the parser that connects, so that both read the same host
+            same = url.origin() == stream.origin()
+        except ValueError:
+            same = False
+        if not same:
+            why = f"{self._spec.name} named an endpoint that is not on its own origin"
+            raise Failed(Failure(Fault.INVALID, "handshake", why))
         if not self._post_url.done():
             self._post_url.set_result(url)

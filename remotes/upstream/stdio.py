@@ -1,7 +1,7 @@
 """Remotes that are processes: one JSON message per line on their stdin and stdout, words for people on stderr.
 
 The child runs without a shell, in a process group of its own, with a minimal environment plus what the configuration gives it.
-Lines on stdout that are no JSON-RPC are counted and logged, never fatal: a stray print must not take a remote away.
+Lines on stdout that are no JSON-RPC are logged, so many a second, never fatal: a stray print must not take a remote away.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mcpserver.protocol import jsonrpc
+from mcpserver.protocol import jsonrpc, results
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.connection import Listener
 from remotes.upstream.duplex import Duplex
@@ -25,7 +25,8 @@ INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPD
 _GUARD = str(Path(__file__).with_name("guard.py"))
 _READ_BYTES = 256 * 1024
 _EXIT_GRACE_S = 2.0
-_STDERR_LINES_PER_S = 20
+_LAST_WORDS_S = 0.2
+_LINES_PER_S = 20
 
 
 async def open_stdio(spec: RemoteSpec, listener: Listener, *, line_max_bytes: int) -> Duplex:
@@ -56,6 +57,7 @@ class StdioWire:
         self._pumps: list[asyncio.Task[None]] = []
         self._closing = False
         self._last_words = ""
+        self._window, self._logged, self._dropped = 0.0, 0, 0
 
     def start(self, channel: Duplex, line_max_bytes: int) -> None:
         self._pumps = [
@@ -67,11 +69,12 @@ class StdioWire:
         stdin = self._process.stdin
         if stdin is None or stdin.is_closing():
             raise Failed(Failure(Fault.NOT_SENT, "send", f"the process of {self._name} has ended"))
-        stdin.write(jsonrpc.one_line(message) + b"\n")
         try:
+            # Room first: a caller whose time runs out behind a child that does not read leaves nothing in the buffer.
             await stdin.drain()
-        except (ConnectionError, RuntimeError) as error:
-            raise Failed(Failure(Fault.BROKEN, "send", f"the process of {self._name} has ended ({error})")) from None
+        except (ConnectionError, RuntimeError):
+            raise Failed(Failure(Fault.NOT_SENT, "send", f"the process of {self._name} has ended")) from None
+        stdin.write(jsonrpc.one_line(message) + b"\n")
 
     async def close(self) -> None:
         """End of input first, as the specification asks; then TERM, then KILL, to the whole group."""
@@ -87,8 +90,8 @@ class StdioWire:
                     break
         finally:  # What a wrapper left behind in the group; everything, where the time for manners was cancelled.
             self._signal_group(signal.SIGKILL)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
         current = asyncio.current_task()
         for pump in self._pumps:
             if pump is not current:
@@ -100,6 +103,13 @@ class StdioWire:
             os.killpg(self._process.pid, number)
 
     async def _read(self, channel: Duplex, line_max_bytes: int) -> None:
+        try:
+            await self._messages(channel, line_max_bytes)
+        except Exception:  # a fault of ours must not leave callers waiting for a reader that is gone
+            log.exception("reading the stdout of %s failed", self._name)
+        await self._ended(channel)
+
+    async def _messages(self, channel: Duplex, line_max_bytes: int) -> None:
         assert self._process.stdout is not None
         buffer = bytearray()
         scanned = 0
@@ -118,7 +128,6 @@ class StdioWire:
                 channel.broke(failure)
                 await self.close()
                 return
-        await self._ended(channel)
 
     def _take(self, channel: Duplex, line: bytes) -> None:
         if not line:
@@ -126,13 +135,14 @@ class StdioWire:
         try:
             channel.received(line)
         except jsonrpc.Malformed as error:
-            log.warning("%s wrote to stdout what is no message (%s): %.200r", self._name, error.message, line)
+            self._log(logging.WARNING, f"wrote to stdout what is no message ({error.message}): {line[:200]!r}")
 
     async def _ended(self, channel: Duplex) -> None:
         code: int | None = None
         with contextlib.suppress(TimeoutError):
             code = await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
         self._signal_group(signal.SIGKILL)
+        await asyncio.wait(self._pumps[1:], timeout=_LAST_WORDS_S)
         said = f": {self._last_words}" if self._last_words else ""
         cause = "closed its stdout" if code is None else f"ended with exit code {code}"
         if code == 127 and not self._closing:
@@ -141,22 +151,24 @@ class StdioWire:
             channel.broke(Failure(Fault.BROKEN, "answer", f"the process of {self._name} {cause}{said}"))
 
     async def _drain_stderr(self) -> None:
-        """Read on whatever happens, or the child blocks; log at most so many lines a second."""
+        """Read on whatever happens, or the child blocks."""
         assert self._process.stderr is not None
-        loop = asyncio.get_running_loop()
-        window, logged, dropped = loop.time(), 0, 0
         while chunk := await self._process.stderr.read(_READ_BYTES):
             for line in chunk.splitlines():
-                text = line.decode("utf-8", "replace").strip()[:500]
-                if not text:
-                    continue
-                self._last_words = text
-                if loop.time() - window >= 1:
-                    if dropped:
-                        log.warning("%s: %d more lines on stderr were dropped", self._name, dropped)
-                    window, logged, dropped = loop.time(), 0, 0
-                if logged < _STDERR_LINES_PER_S:
-                    logged += 1
-                    log.info("%s: %s", self._name, text, extra={"remote": self._name})
-                else:
-                    dropped += 1
+                text = results.untrusted(line[:500].strip())
+                if text:
+                    self._last_words = text
+                    self._log(logging.INFO, text)
+
+    def _log(self, level: int, text: str) -> None:
+        """A line about what the child wrote; beyond so many a second they are counted instead."""
+        now = asyncio.get_running_loop().time()
+        if now - self._window >= 1:
+            if self._dropped:
+                log.warning("%s: %d more lines were dropped", self._name, self._dropped, extra={"remote": self._name})
+            self._window, self._logged, self._dropped = now, 0, 0
+        if self._logged < _LINES_PER_S:
+            self._logged += 1
+            log.log(level, "%s: %s", self._name, text, extra={"remote": self._name})
+        else:
+            self._dropped += 1

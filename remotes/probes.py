@@ -1,0 +1,343 @@
+"""One remote tried once: a fresh connection, a handshake, the list of its tools, and then what was found, or what failed.
+
+It uses no warm connection, writes nothing down and leaves the breaker alone, so that `mcp remote test` works with or without
+a gateway. Time is up after `timeout_s`, and CLOSING_S later everything is closed: a child that does not leave by itself is
+killed then. A name server that hangs costs no more than that either (`run`).
+
+Seam: `_Watch` sees every step as it happens; what wants their times notes them there.
+"""
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, TypeVar
+
+import aiohttp
+import msgspec
+from msgspec import Raw
+
+from mcpserver.lib.limits import Limits
+from mcpserver.protocol import jsonrpc
+from remotes import status
+from remotes.config.snapshot import RemoteSpec
+from remotes.diagnosis import Phase, diagnose, overrun
+from remotes.status import Status
+from remotes.upstream.connect import connect
+from remotes.upstream.connection import Connection
+from remotes.upstream.envelope import Exchange
+from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Refusal
+from remotes.upstream.session import open_session
+
+log = logging.getLogger("mcp.probes")
+
+# Ten seconds of probing, starting Python and tidying up: `mcp remote test` ends within eleven.
+CLOSING_S = 0.1
+_KILLING_S = 0.3
+# Probes at the same time: each may start a process.
+AT_ONCE = 8
+_PAGES_MAX = 1000
+_MAX_BYTES = Limits().read_max_bytes
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of it. `error` is empty when all is well; `latency_ms` is None when nobody was asked."""
+
+    name: str
+    status: Status
+    error: str = ""
+    latency_ms: float | None = None
+    phase: str = ""
+    message: str = ""
+    hint: str = ""
+    transport: str = ""
+    era: str = ""
+    tools: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+    def document(self) -> dict[str, Any]:
+        """The same keys whatever came of it; null where there is nothing to say."""
+        return {
+            "ok": self.ok,
+            "name": self.name,
+            "status": str(self.status),
+            "error": self.error or None,
+            "latency_ms": self.latency_ms,
+            "phase": self.phase or None,
+            "message": self.message or None,
+            "hint": self.hint or None,
+            "transport": self.transport or None,
+            "era": self.era or None,
+            "tools": self.tools,
+        }
+
+
+async def probe(spec: RemoteSpec, *, timeout_s: float | None = None, max_bytes: int = _MAX_BYTES) -> Report:
+    """Try `spec` once within `timeout_s` (its own list_timeout by default). One that cannot be called is not contacted."""
+    if (why := status.refusal(spec)) is not None:
+        return _uncalled(spec, why)
+    attempt = _Attempt(spec, spec.list_timeout_s if timeout_s is None else timeout_s, max_bytes)
+    try:
+        era, transport, tools = await attempt.run()
+    except Failed as failed:
+        return _failed(spec, failed.failure, attempt)
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # such as a header that cannot be sent
+        what = f"{spec.name} cannot be asked as it is configured ({type(error).__name__})"
+        return _failed(spec, Failure(Fault.NOT_SENT, "", what), attempt)
+    finally:
+        await attempt.close()
+    latency_ms = attempt.latency_ms
+    return Report(spec.name, Status.HEALTHY, latency_ms=latency_ms, transport=transport, era=era, tools=tools)
+
+
+async def probe_all(
+    specs: Iterable[RemoteSpec], *, timeout_s: float | None = None, max_bytes: int = _MAX_BYTES
+) -> list[Report]:
+    """Each of `specs`, some at the same time; in their order."""
+    return await at_once(probe(spec, timeout_s=timeout_s, max_bytes=max_bytes) for spec in specs)
+
+
+async def at_once(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all `works` in their order, never more than AT_ONCE of them under way."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def let_in(work: Coroutine[Any, Any, T]) -> T:
+        async with gate:
+            return await work
+
+    return await asyncio.gather(*(let_in(work) for work in works))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` that does not wait for its helper threads: a lookup that hangs must not keep the process from ending."""
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        return runner.run(work)
+
+
+def _uncalled(spec: RemoteSpec, why: str) -> Report:
+    word = status.of(spec, reached=False, failure=None)
+    hint = f"mcp remote enable {spec.name}"
+    if word is Status.MISCONFIGURED:
+        hint = f"set {', '.join(missing.variable for missing in spec.missing)} in .env or the environment, and restart"
+    return Report(spec.name, word, str(word), message=why, hint=hint, transport=spec.transport)
+
+
+def _failed(spec: RemoteSpec, failure: Failure, attempt: "_Attempt") -> Report:
+    found = diagnose(spec, failure, attempt.watch.phase)
+    word = status.of(spec, reached=False, failure=failure)
+    return Report(
+        spec.name, word, found.error, attempt.latency_ms, found.phase, found.message, found.hint, spec.transport
+    )
+
+
+class _Watch:
+    """How far a connection has come. It only moves on: that a second request connects anew is no step back."""
+
+    def __init__(self, spec: RemoteSpec) -> None:
+        self._phase = Phase.HANDSHAKE if spec.transport == "stdio" else Phase.DNS
+        self._is_tls = spec.url.startswith("https:")
+        self._sockets: list[socket.socket] = []
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    def reach(self, phase: Phase) -> None:
+        if phase.order > self._phase.order:
+            self._phase = phase
+
+    def look(self) -> Phase:
+        """To be asked while the connection still lives: nobody tells where TCP ends and TLS begins, the sockets know."""
+        if self._phase is Phase.TCP and self._is_tls and any(_is_connected(one) for one in self._sockets):
+            self._phase = Phase.TLS
+        return self._phase
+
+    def trace(self) -> aiohttp.TraceConfig:
+        told = aiohttp.TraceConfig()
+        told.on_connection_create_end.append(self._teller(Phase.HTTP))
+        told.on_request_end.append(self._teller(Phase.HANDSHAKE))  # the head of the answer is here
+        return told
+
+    def open_socket(self, address: tuple[Any, ...]) -> socket.socket:
+        """Addresses are known, so the name was found."""
+        self.reach(Phase.TCP)
+        self._sockets.append(socket.socket(*address[:3]))
+        return self._sockets[-1]
+
+    def _teller(self, phase: Phase) -> Callable[..., Coroutine[Any, Any, None]]:
+        async def tell(*_: object) -> None:
+            self.reach(phase)
+
+        return tell
+
+
+def _is_connected(one: socket.socket) -> bool:
+    try:
+        one.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+class _Attempt:
+    """The one try: `run` raises Failed, `close` ends whatever it had opened."""
+
+    def __init__(self, spec: RemoteSpec, timeout_s: float, max_bytes: int) -> None:
+        self.watch = _Watch(spec)
+        self._spec = spec
+        self._timeout_s = timeout_s
+        self._max_bytes = max_bytes
+        self.latency_ms = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._http: aiohttp.ClientSession | None = None
+        self._connection: Connection | None = None
+
+    async def run(self) -> tuple[str, str, int]:
+        """Era, transport and number of tools."""
+        limit_s = min(self._spec.connect_timeout_s, self._timeout_s)
+        self._connection = await self._within(limit_s, self._connected(limit_s))
+        greeting = self._connection.greeting
+        self.watch.reach(Phase.LIST)
+        tools = 0
+        if "tools" in greeting.capabilities:
+            left_s = max(0.0, self._began + self._timeout_s - self._loop.time())
+            tools = await self._within(left_s, _offered(self._connection, self._spec, self._loop.time() + left_s + 1))
+        return greeting.revision, greeting.transport, tools
+
+    async def close(self) -> None:
+        """As politely as the time that is left allows; then, by cancelling, at once."""
+        if self._connection is not None:
+            await self._ended(asyncio.ensure_future(self._connection.close()))
+        if self._http is not None:
+            await self._http.close()
+
+    async def _connected(self, limit_s: float) -> Connection:
+        if self._spec.transport != "stdio":
+            self._http = open_session(self._spec.reach, trace=self.watch.trace(), socket_factory=self.watch.open_socket)
+        # One second more than it gets: its own deadline must not pass before the watch was looked at.
+        spec = replace(self._spec, connect_timeout_s=limit_s + 1)
+        return await connect(spec, self._http, _Deaf(), era="", max_bytes=self._max_bytes)
+
+    async def _within(self, limit_s: float, work: Coroutine[Any, Any, T]) -> T:
+        """A deadline that looks before it cancels: afterwards the sockets are gone and nobody can tell where it was."""
+        task = asyncio.ensure_future(work)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=limit_s)
+            taken_s = self._loop.time() - self._began
+            self.latency_ms = round(taken_s * 1000, 1)
+            if done:
+                return task.result()
+            raise Failed(overrun(self._spec.name, self.watch.look(), taken_s))
+        finally:
+            if not task.done():
+                task.cancel()
+                await self._ended(task)
+
+    async def _ended(self, task: asyncio.Future[Any]) -> None:
+        """Wait for it while there is time, then cancel it (once more, where it is tidying up already)."""
+        left_s = self._began + self._timeout_s + CLOSING_S - self._loop.time()
+        await asyncio.wait({task}, timeout=max(0.0, left_s))
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_KILLING_S)
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("closing %s: %s", self._spec.name, error)
+
+
+class _Deaf:
+    """Listens to nothing: a probe ends before anything could change."""
+
+    def changed(self, kind: str) -> None:
+        pass
+
+    def lost(self, failure: Failure) -> None:
+        pass
+
+
+class _Page(msgspec.Struct, rename="camel"):
+    tools: list[Raw]
+    next_cursor: str | None = None
+
+
+class _Tool(msgspec.Struct):
+    name: str
+
+
+async def _offered(connection: Connection, spec: RemoteSpec, deadline: float) -> int:
+    """How many tools it lists that its configuration leaves switched on; raises Failed."""
+    count, cursors = 0, set[str]()
+    params: jsonrpc.Fields = {}
+    while len(cursors) < _PAGES_MAX:
+        page = _page(await connection.request(Exchange("tools/list", params, deadline=deadline)), spec.name)
+        count += sum(_is_offered(raw, spec) for raw in page.tools)
+        if page.next_cursor is None:
+            return count
+        if page.next_cursor in cursors:
+            break
+        cursors.add(page.next_cursor)
+        params = {"cursor": Raw(jsonrpc.encode(page.next_cursor))}
+    raise Failed(Failure(Fault.INVALID, "list", f"{spec.name} never ends its tools/list: the same cursors come again"))
+
+
+def _page(outcome: Answer | Refusal | Failure, name: str) -> _Page:
+    match outcome:
+        case Answer():
+            try:
+                return msgspec.json.decode(outcome.result, type=_Page)
+            except msgspec.DecodeError as error:
+                why = f"{name} answered tools/list with what is no list of tools ({error})"
+                raise Failed(Failure(Fault.INVALID, "list", why)) from None
+        case Refusal():
+            said = jsonrpc.error_body(outcome.error)
+            raise Failed(Failure(Fault.INVALID, "list", f"{name} refused tools/list: {said.message} ({said.code})"))
+        case Failure():
+            raise Failed(outcome)
+
+
+def _is_offered(raw: Raw, spec: RemoteSpec) -> bool:
+    try:
+        tool = msgspec.json.decode(raw, type=_Tool).name
+    except msgspec.DecodeError:
+        return False
+    return tool not in spec.tools_disabled and (spec.tools_enabled is None or tool in spec.tools_enabled)
+
+
+# A loop that waits for nobody.
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(_Forsaken())
+    return loop
+
+
+class _Forsaken(ThreadPoolExecutor):
+    """A daemon thread for each piece of work: `getaddrinfo` cannot be interrupted, and a pool's threads are waited for."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  It is the waiter's, as in every executor.
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="probe-helper", daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing to end: the threads end with the process."""

@@ -1,0 +1,57 @@
+"""What a remote asks in the middle of a request, handed to whoever made that request.
+
+Source: specification 2025-11-25, client/elicitation, client/sampling, client/roots. A question reaches a caller only when there
+is no doubt whose it is: it came on the request's own stream, or exactly one call is open on the channel. Everything else is told
+that nobody here offers that, because an answer from the wrong person is worse than none.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from mcpserver.protocol import codes, jsonrpc
+from mcpserver.protocol.versions import ROUTED
+from remotes.upstream.envelope import Exchange
+from remotes.upstream.outcome import Answer
+
+log = logging.getLogger("mcp.upstream")
+
+ASKABLE = frozenset(("elicitation/create", "sampling/createMessage", "roots/list"))
+
+
+def whose(message: jsonrpc.Request, open_requests: Iterable[Exchange]) -> Exchange | None:
+    """The one open call that a question can belong to, if it can be asked."""
+    if message.method not in ASKABLE:
+        return None
+    calls = [one for one in open_requests if one.method in ROUTED]
+    return calls[0] if len(calls) == 1 and calls[0].ask is not None else None
+
+
+def declined(message: jsonrpc.Request) -> bytes:
+    """The answer to what nobody here can be asked; a ping is answered, it only asks for a sign of life."""
+    if message.method == "ping":
+        return jsonrpc.result(message.id, b"{}")
+    return jsonrpc.error(message.id, codes.METHOD_NOT_FOUND, f"{message.method} is not offered here")
+
+
+async def put(exchange: Exchange, message: jsonrpc.Request) -> bytes:
+    """Ask the caller and return the response for the remote. The time a person takes does not count towards the deadline."""
+    if exchange.ask is None:
+        return declined(message)
+    loop = asyncio.get_running_loop()
+    if not exchange.asking:
+        exchange.left_s = exchange.deadline - loop.time()
+        if exchange.timer is not None:
+            exchange.timer.reschedule(None)
+    exchange.asking += 1
+    try:
+        reply = await exchange.ask(message.method, message.params)
+    finally:
+        exchange.asking -= 1
+        if not exchange.asking:
+            exchange.deadline = loop.time() + exchange.left_s
+            if exchange.timer is not None and not exchange.timer.expired():
+                exchange.timer.reschedule(exchange.deadline)
+    if isinstance(reply, Answer):
+        return jsonrpc.result(message.id, reply.result)
+    return jsonrpc.raw_error(message.id, reply.error)

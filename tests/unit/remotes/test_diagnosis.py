@@ -1,0 +1,64 @@
+"""What an operator is told about a remote that failed: the step, the word, and what to do, without a secret in it."""
+
+import itertools
+
+import pytest
+
+from remotes.config.snapshot import RemoteSpec
+from remotes.diagnosis import Phase, diagnose, overrun
+from remotes.upstream.outcome import Failure, Fault
+
+HTTP = RemoteSpec("shop", "http", url="https://user:pass-word@shop.example/mcp?key=sec-ret")
+STDIO = RemoteSpec("local", "stdio", command="uvx", args=("--token", "sec-ret"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "failure", "reached", "phase", "error"),
+    [
+        (HTTP, Failure(Fault.NOT_SENT, "dns", ""), Phase.DNS, Phase.DNS, "unreachable"),
+        (HTTP, Failure(Fault.NOT_SENT, "tcp", ""), Phase.TCP, Phase.TCP, "unreachable"),
+        (HTTP, Failure(Fault.NOT_SENT, "tls", ""), Phase.TCP, Phase.TLS, "unreachable"),
+        (HTTP, Failure(Fault.HTTP_STATUS, "http", "", status=404), Phase.HANDSHAKE, Phase.HTTP, "http_status"),
+        (HTTP, Failure(Fault.UNAUTHORIZED, "auth", "", status=401), Phase.HANDSHAKE, Phase.AUTH, "auth_expired"),
+        (HTTP, Failure(Fault.HTTP_STATUS, "http", "", status=403), Phase.HANDSHAKE, Phase.AUTH, "http_status"),
+        (HTTP, Failure(Fault.UNAUTHORIZED, "auth", "", status=401), Phase.LIST, Phase.AUTH, "auth_expired"),
+        (HTTP, Failure(Fault.TIMEOUT, "answer", ""), Phase.HTTP, Phase.HTTP, "timeout"),
+        (HTTP, Failure(Fault.INVALID, "answer", ""), Phase.HANDSHAKE, Phase.HANDSHAKE, "invalid"),
+        (HTTP, Failure(Fault.BROKEN, "answer", ""), Phase.HTTP, Phase.HTTP, "connection_lost"),
+        (HTTP, Failure(Fault.HTTP_STATUS, "http", "", status=503), Phase.LIST, Phase.LIST, "http_status"),
+        (HTTP, Failure(Fault.NOT_SENT, "tcp", ""), Phase.LIST, Phase.TCP, "unreachable"),
+        (STDIO, Failure(Fault.NOT_SENT, "spawn", ""), Phase.HANDSHAKE, Phase.SPAWN, "not_started"),
+        (STDIO, Failure(Fault.BROKEN, "answer", ""), Phase.HANDSHAKE, Phase.SPAWN, "not_started"),
+        (STDIO, Failure(Fault.BROKEN, "answer", ""), Phase.LIST, Phase.LIST, "connection_lost"),
+        (STDIO, Failure(Fault.INVALID, "handshake", ""), Phase.HANDSHAKE, Phase.HANDSHAKE, "invalid"),
+        (STDIO, overrun("local", Phase.HANDSHAKE, 10), Phase.HANDSHAKE, Phase.HANDSHAKE, "timeout"),
+    ],
+)
+def test_each_failure_has_its_step_and_its_word(spec, failure, reached, phase, error):
+    found = diagnose(spec, failure, reached)
+    assert (found.phase, found.error) == (phase, error)
+
+
+@pytest.mark.parametrize("spec", [HTTP, STDIO])
+def test_every_failure_has_advice_that_quotes_no_credential(spec):
+    for fault, phase, status in itertools.product(Fault, Phase, (0, 301, 403, 404, 429, 500)):
+        found = diagnose(spec, Failure(fault, phase, "", status=status), phase)
+        assert found.hint
+        assert "sec-ret" not in found.hint
+        assert "pass-word" not in found.hint
+
+
+def test_an_overrun_says_what_it_was_waiting_for():
+    assert overrun("shop", Phase.TLS, 10.002).message == "shop: time was up after 10 s, in the TLS handshake"
+
+
+def test_an_address_that_is_not_allowed_is_told_from_a_name_that_does_not_exist():
+    refused = Failure(Fault.NOT_SENT, "dns", "shop resolves to what allow_private_networks does not allow")
+    assert "allow_private_networks" in diagnose(HTTP, refused, Phase.DNS).hint
+    assert "getent hosts shop.example" in diagnose(HTTP, Failure(Fault.NOT_SENT, "dns", "no"), Phase.DNS).hint
+
+
+def test_an_address_is_named_with_its_port():
+    assert "shop.example:443" in diagnose(HTTP, Failure(Fault.NOT_SENT, "tcp", ""), Phase.TCP).hint
+    six = RemoteSpec("six", "http", url="http://[::1]:81/mcp")
+    assert "[::1]:81" in diagnose(six, Failure(Fault.NOT_SENT, "tcp", ""), Phase.TCP).hint

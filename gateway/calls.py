@@ -10,11 +10,13 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from gateway.catalog import SIGNATURE, Entry
+from keys.principal import Principal
 from mcpserver.protocol import codes, headers, inbound, jsonrpc, results
 from mcpserver.protocol.inbound import Call
 from mcpserver.protocol.versions import ROUTED
+from remotes.config.snapshot import Snapshot
 from remotes.upstream.client import Upstream
-from remotes.upstream.envelope import Exchange, Notify
+from remotes.upstream.envelope import Ask, Exchange, Notify
 from remotes.upstream.outcome import Answer, Failure, Fault, Outcome, Refusal
 
 _SERVER_INFO = jsonrpc.encode(SIGNATURE[inbound.SERVER_INFO])
@@ -26,6 +28,7 @@ class Verdict(StrEnum):
 
     OK = "ok"
     TOOL_ERROR = "tool_error"
+    INPUT_REQUIRED = "input_required"
     REFUSED = "refused"  # the remote, or we, said no in JSON-RPC
     FAILED = "failed"  # the remote gave no usable answer
     CANCELLED = "cancelled"
@@ -39,13 +42,31 @@ class Served(msgspec.Struct, frozen=True, gc=False):
     code: int = 0
 
 
+class Visit(msgspec.Struct):
+    """One request on its way through; `remote` and `name` are filled in for the log line.
+
+    `ask` puts a remote's question to the client of a session; a 2026-07-28 client is asked by `parking` instead.
+    """
+
+    call: Call
+    principal: Principal
+    snapshot: Snapshot
+    notify: Notify
+    headers: inbound.Headers
+    ask: Ask | None = None
+    session_id: str = ""
+    remote: str = ""
+    name: str = ""
+
+
 def refusal(call: Call, code: int, message: str, data: object = UNSET) -> Served:
     return Served(jsonrpc.error(call.id, code, message, data), Verdict.REFUSED, code)
 
 
-async def forward(call: Call, entry: Entry, upstream: Upstream, notify: Notify, now: float) -> Served:
-    """Send `call` to the remote that owns `entry`. `now` is the loop's time; the deadline counts from it."""
-    exchange = Exchange(
+def exchange_for(visit: Visit, entry: Entry, upstream: Upstream, now: float) -> Exchange:
+    """The request as the remote that owns `entry` gets it. `now` is the loop's time; the deadline counts from it."""
+    call = visit.call
+    return Exchange(
         call.method,
         _own_params(call, entry),
         deadline=now + upstream.spec.timeout_s,
@@ -55,9 +76,9 @@ async def forward(call: Call, entry: Entry, upstream: Upstream, notify: Notify, 
         log_level=call.log_level,
         progress_token=call.progress_token,
         param_headers=_param_headers(call, entry),
-        notify=notify,
+        notify=visit.notify,
+        ask=visit.ask,
     )
-    return _answered(call, entry, upstream, await upstream.exchange(exchange))
 
 
 def mismatched_header(call: Call, entry: Entry, received: inbound.Headers) -> str | None:
@@ -71,6 +92,40 @@ def mismatched_header(call: Call, entry: Entry, received: inbound.Headers) -> st
         if header is not None and (value is None or not headers.agrees(header.decode("latin-1"), value)):
             return f"header Mcp-Param-{name} does not match the argument"
     return None
+
+
+def answered(call: Call, entry: Entry, upstream: Upstream, outcome: Outcome) -> Served:
+    """The outcome in the words of the client's era."""
+    match outcome:
+        case Answer():
+            return _result(call, entry, outcome)
+        case Refusal():
+            return error(call, outcome)
+        case Failure():
+            return _failure(call, upstream, outcome)
+
+
+def error(call: Call, refused: Refusal) -> Served:
+    """An error of the remote, in a code that the client's era knows."""
+    said = jsonrpc.error_body(refused.error)
+    if call.modern and said.code == codes.RESOURCE_NOT_FOUND:
+        uri = jsonrpc.text(call.params.get("uri")) or ""
+        return refusal(call, codes.INVALID_PARAMS, said.message, {"uri": uri})
+    if not call.modern and said.code in (codes.MISSING_CAPABILITY, codes.HEADER_MISMATCH, codes.UNSUPPORTED_VERSION):
+        return refusal(call, codes.INVALID_PARAMS, said.message)
+    return Served(jsonrpc.raw_error(call.id, refused.error), Verdict.REFUSED, said.code)
+
+
+def worded(call: Call, words: str, excerpt: bytes = b"") -> Served:
+    """A failure in words; for a tool, with what came instead of an answer."""
+    if call.method != "tools/call":
+        return Served(jsonrpc.error(call.id, codes.INTERNAL_ERROR, words), Verdict.FAILED, codes.INTERNAL_ERROR)
+    if excerpt:
+        words += f"\n\nWhat it sent instead, unverified:\n{results.untrusted(excerpt)}"
+    raw = results.tool_error(words)
+    if call.modern:
+        raw = results.to_modern(raw, _SERVER_INFO)
+    return Served(jsonrpc.result(call.id, raw), Verdict.FAILED)
 
 
 def _own_params(call: Call, entry: Entry) -> jsonrpc.Fields:
@@ -99,42 +154,23 @@ def _param_headers(call: Call, entry: Entry) -> dict[str, str]:
     return headers.mirrored(entry.paths, msgspec.json.decode(call.params.get("arguments") or b"{}"))
 
 
-def _answered(call: Call, entry: Entry, upstream: Upstream, outcome: Outcome) -> Served:
-    match outcome:
-        case Answer():
-            return _result(call, entry, outcome)
-        case Refusal():
-            return _error(call, outcome)
-        case Failure():
-            return _failure(call, upstream, outcome)
-
-
 def _result(call: Call, entry: Entry, answer: Answer) -> Served:
     raw = answer.result
     if raw[:1] != b"{":
-        why = f"{entry.remote} answered {call.method} with a result that is no object"
-        return _worded(call, why, answer.result)
-    if call.modern and not answer.modern:
-        raw = results.to_modern(raw, _SERVER_INFO, _READ_HINTS if call.method == "resources/read" else b"")
-    elif answer.modern and not call.modern:
-        raw = results.to_handshake(raw)
-    failed = call.method == "tools/call" and b'"isError"' in raw and _is_error(raw)
+        return worded(call, f"{entry.remote} answered {call.method} with a result that is no object", raw)
+    try:
+        if call.modern and not answer.modern:
+            raw = results.to_modern(raw, _SERVER_INFO, _READ_HINTS if call.method == "resources/read" else b"")
+        elif answer.modern and not call.modern:
+            raw = results.to_handshake(raw)
+        failed = call.method == "tools/call" and b'"isError"' in raw and _is_error(raw)
+    except jsonrpc.Malformed as malformed:  # the remote's fault, which must not read as the caller's
+        return worded(call, f"{entry.remote} answered {call.method} with a malformed result: {malformed.message}", raw)
     return Served(jsonrpc.result(call.id, raw), Verdict.TOOL_ERROR if failed else Verdict.OK)
 
 
 def _is_error(raw: bytes) -> bool:
     return bytes(jsonrpc.fields(raw, "result").get("isError") or b"") == b"true"
-
-
-def _error(call: Call, refused: Refusal) -> Served:
-    """The remote's own error, in a code that the client's era knows."""
-    error = jsonrpc.error_body(refused.error)
-    if call.modern and error.code == codes.RESOURCE_NOT_FOUND:
-        uri = jsonrpc.text(call.params.get("uri")) or ""
-        return refusal(call, codes.INVALID_PARAMS, error.message, {"uri": uri})
-    if not call.modern and error.code in (codes.MISSING_CAPABILITY, codes.HEADER_MISMATCH, codes.UNSUPPORTED_VERSION):
-        return refusal(call, codes.INVALID_PARAMS, error.message)
-    return Served(jsonrpc.raw_error(call.id, refused.error), Verdict.REFUSED, error.code)
 
 
 def _failure(call: Call, upstream: Upstream, failure: Failure) -> Served:
@@ -145,15 +181,4 @@ def _failure(call: Call, upstream: Upstream, failure: Failure) -> Served:
         words = f"{upstream.spec.name} is busy: {failure.message}; try again in a moment"
     elif failure.fault is Fault.UNAUTHORIZED:
         words = f"{upstream.spec.name} refused the gateway's credential: check its headers in the configuration"
-    return _worded(call, words, failure.excerpt)
-
-
-def _worded(call: Call, words: str, excerpt: bytes = b"") -> Served:
-    if call.method != "tools/call":
-        return Served(jsonrpc.error(call.id, codes.INTERNAL_ERROR, words), Verdict.FAILED, codes.INTERNAL_ERROR)
-    if excerpt:
-        words += f"\n\nWhat it sent instead, unverified:\n{results.untrusted(excerpt)}"
-    raw = results.tool_error(words)
-    if call.modern:
-        raw = results.to_modern(raw, _SERVER_INFO)
-    return Served(jsonrpc.result(call.id, raw), Verdict.FAILED)
+    return worded(call, words, failure.excerpt)

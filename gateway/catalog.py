@@ -36,8 +36,13 @@ REFRESH_S = 300.0
 _RETRY_FIRST_S, _RETRY_MAX_S = 1.0, 60.0
 # A list request waits for remotes in their first load, but never longer than this after the load began.
 FIRST_LOAD_PATIENCE_S = 3.0
+# A remote that announces a change with every answer would otherwise be asked as fast as it answers.
+_LOADS_APART_S = 1.0
 _PAGES_MAX = 1000
 _ENTRIES_MAX = 20_000
+_LIST_MAX_BYTES = 32 * 1024 * 1024
+# What is wrong with one remote's lists is told so many times, each in so many characters; a remote chooses both.
+_PROBLEMS_MAX, _PROBLEM_MAX_CHARS = 20, 200
 
 # Each list method: what names an entry, what it is to a key's permissions, and the capability that offers it.
 _IDENTITY = {
@@ -66,13 +71,14 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """What one remote offers, by list method, in its own order and under its own names."""
+    """What one remote offers, by list method, in its own order and under its own names; `disabled` are tools by name."""
 
     entries: dict[str, tuple[Entry, ...]]
     greeting: Greeting
     ttl_ms: int
     public: bool
     problems: tuple[str, ...] = ()
+    disabled: tuple[str, ...] = ()
 
 
 class Joined:
@@ -81,6 +87,7 @@ class Joined:
     def __init__(self, generation: int, listings: Iterable[tuple[str, Listing]]) -> None:
         self.generation = generation
         self.problems: list[str] = []
+        self._shadowed: dict[str, int] = {}
         self._tables: dict[str, dict[str, Entry]] = {method: {} for method in LISTS}
         self._encoded: dict[tuple[str, str, bool], bytes] = {}
         self._ttl_ms, self._public = int(REFRESH_S * 1000), True
@@ -140,9 +147,7 @@ class Joined:
         if taken is None:
             table[entry.exposed] = entry
         elif taken.remote == entry.remote or _IDENTITY[method] == "name":
-            self.problems.append(
-                f"{entry.remote}: {entry.own!r} shadows {taken.own!r} of {taken.remote} as {entry.exposed}"
-            )
+            self._tell_of_shadow(entry, taken)
             table[entry.exposed] = entry
         else:
             uri = naming.distinct_uri(entry.remote, entry.own)
@@ -152,6 +157,12 @@ class Joined:
                 )
                 return
             table[uri] = msgspec.structs.replace(entry, exposed=uri, raw=_renamed(entry.raw, _IDENTITY[method], uri))
+
+    def _tell_of_shadow(self, entry: Entry, taken: Entry) -> None:
+        count = self._shadowed[entry.remote] = self._shadowed.get(entry.remote, 0) + 1
+        if count <= _PROBLEMS_MAX:
+            names = f"{entry.own[:_PROBLEM_MAX_CHARS]!r} shadows {taken.own[:_PROBLEM_MAX_CHARS]!r} of {taken.remote}"
+            self.problems.append(f"{entry.remote}: {names} as {entry.exposed}")
 
 
 SERVER = {"name": "MCP-Server", "version": mcpserver.__version__}
@@ -246,6 +257,7 @@ class Catalog:
         retry = _RETRY_FIRST_S
         while True:
             kept.wake.clear()
+            loaded_at = asyncio.get_running_loop().time()
             await self._load(kept)
             if kept.failure is None:
                 retry, wait = _RETRY_FIRST_S, REFRESH_S
@@ -259,6 +271,7 @@ class Catalog:
                 continue
             if kept.upstream.last_failure is not None:
                 await asyncio.sleep(retry)  # lost: what just died is not started again at once
+            await asyncio.sleep(loaded_at + _LOADS_APART_S - asyncio.get_running_loop().time())
 
     async def _load(self, kept: Kept) -> None:
         loop = asyncio.get_running_loop()
@@ -316,35 +329,39 @@ async def load(upstream: Upstream, longest: int) -> Listing:
     greeting = connection.greeting
     entries: dict[str, tuple[Entry, ...]] = {}
     problems: list[str] = []
+    disabled: tuple[str, ...] = ()
     ttl_ms, public = int(REFRESH_S * 1000), greeting.modern
     for method in LISTS:
         if _CAPABILITY[method] not in greeting.capabilities:
             continue
         raws, hints = await _pages(upstream, method, loop.time() + spec.list_timeout_s)
         entries[method] = tuple(_entries(spec, method, raws, longest, problems))
+        if method == "tools/list":
+            disabled = tuple(own for raw in raws if (own := _own_name(raw)) and not _enabled(spec, own))
         if greeting.modern:
             ttl_ms, public = min(ttl_ms, hints[0]), public and hints[1]
-    return Listing(entries, greeting, ttl_ms, public, tuple(problems))
+    return Listing(entries, greeting, ttl_ms, public, _told(problems), disabled)
 
 
 async def _pages(upstream: Upstream, method: str, deadline: float) -> tuple[list[Raw], tuple[int, bool]]:
     found: list[Raw] = []
     cursors: set[str] = set()
     params: jsonrpc.Fields = {}
-    ttl_ms, public = 2**31, True
+    ttl_ms, public, size = 2**31, True, 0
     for _ in range(_PAGES_MAX):
         result = await _page(upstream, method, params, deadline)
         found += _list_of(upstream.spec.name, method, result)
+        size += sum(map(len, result.values()))
         ttl_ms = min(ttl_ms, _whole_number(result.get("ttlMs")))
         public = public and jsonrpc.text(result.get("cacheScope")) == "public"
         cursor = jsonrpc.text(result.get("nextCursor"))
         if cursor is None:
             return found, (ttl_ms, public)
-        if cursor in cursors or len(found) > _ENTRIES_MAX:
+        if cursor in cursors or len(found) > _ENTRIES_MAX or size > _LIST_MAX_BYTES:
             break
         cursors.add(cursor)
         params = {"cursor": Raw(jsonrpc.encode(cursor))}
-    why = f"{upstream.spec.name} never ends its {method}: a cursor came twice, or there are more than {_ENTRIES_MAX} entries"
+    why = f"{upstream.spec.name} never ends its {method}: {len(found)} entries so far, and a cursor that came twice or no end"
     raise Failed(Failure(Fault.INVALID, "list", why))
 
 
@@ -367,9 +384,15 @@ async def _page(upstream: Upstream, method: str, params: jsonrpc.Fields, deadlin
 def _list_of(name: str, method: str, result: jsonrpc.Fields) -> list[Raw]:
     try:
         return msgspec.json.decode(result[LISTS[method]], type=list[Raw])
-    except (KeyError, msgspec.DecodeError):
+    except (KeyError, msgspec.DecodeError, RecursionError):
         why = f"the result of {method} from {name} has no list {LISTS[method]}"
         raise Failed(Failure(Fault.INVALID, "list", why)) from None
+
+
+def _told(problems: list[str]) -> tuple[str, ...]:
+    told = [problem[:_PROBLEM_MAX_CHARS] for problem in problems[:_PROBLEMS_MAX]]
+    more = len(problems) - len(told)
+    return (*told, f"and {more} more") if more else tuple(told)
 
 
 def _whole_number(raw: Raw | None) -> int:
@@ -409,6 +432,13 @@ def _entry(spec: RemoteSpec, method: str, raw: Raw, longest: int) -> Entry | Non
     exposed = naming.exposed(spec.name, spec.aliases.get(own, own), longest)
     paths = _paths(own, fields.get("inputSchema"))
     return Entry(spec.name, own, exposed, _renamed(bytes(raw), identity, exposed), paths)
+
+
+def _own_name(raw: Raw) -> str | None:
+    try:
+        return jsonrpc.text(jsonrpc.fields(raw, "an entry").get("name"))
+    except jsonrpc.Malformed:
+        return None  # reported where it is dropped
 
 
 def _enabled(spec: RemoteSpec, tool: str) -> bool:

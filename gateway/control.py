@@ -5,17 +5,18 @@ The socket is 0600: who can open it can read the database too. Nothing here chan
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from gateway.catalog import Entry
-from gateway.pipeline import Visit
+from gateway.calls import Visit
+from gateway.catalog import Entry, Joined
 from gateway.runtime import Runtime
 from keys.principal import Principal
 from mcpserver.lib.errors import Exit, GatewayError
-from mcpserver.protocol import jsonrpc, versions
+from mcpserver.protocol import jsonrpc, naming, versions
 from mcpserver.protocol.inbound import Call
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Answer, Failure, Refusal
@@ -35,7 +36,7 @@ class Control:
             case "status":
                 return self._runtime.status()
             case "tools":
-                return await self._tools()
+                return await self._tools(hidden=bool(request.get("all")))
             case "call":
                 return await self._call(str(request["name"]), request.get("arguments") or {})
             case "ping":
@@ -43,10 +44,27 @@ class Control:
             case other:
                 raise GatewayError("unknown_op", f"this process does not know the operation {other!r}")
 
-    async def _tools(self) -> dict[str, Any]:
+    async def _tools(self, *, hidden: bool) -> dict[str, Any]:
         joined = await self._runtime.catalog.ready()
         tools = [_described(entry) for entry in joined.entries("tools/list")]
+        if hidden:
+            tools += self._hidden(joined)
         return {"ok": True, "tools": tools, "problems": joined.problems}
+
+    def _hidden(self, joined: Joined) -> Iterator[dict[str, Any]]:
+        """The tools that no client sees: another took their name, or the configuration switches them off."""
+        snapshot = self._runtime.snapshot
+        for name, spec in snapshot.remotes.items():
+            kept = self._runtime.catalog.kept(name)
+            if kept is None or kept.listing is None:
+                continue
+            for entry in kept.listing.entries.get("tools/list", ()):
+                taken_by = joined.tool(entry.exposed)
+                if taken_by is not None and taken_by is not entry:
+                    yield _described(entry) | {"shadowed_by": f"{taken_by.own} of {taken_by.remote}"}
+            for own in kept.listing.disabled:
+                exposed = naming.exposed(name, spec.aliases.get(own, own), snapshot.gateway.max_tool_name)
+                yield _row(exposed, name, own) | {"disabled": True}
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         call = Call(
@@ -114,4 +132,9 @@ def _described(entry: Entry) -> dict[str, Any]:
         description = msgspec.json.decode(entry.raw, type=_Told).description
     except msgspec.DecodeError:
         description = ""
-    return {"name": entry.exposed, "mcp": entry.remote, "upstream_name": entry.own, "description": description}
+    return _row(entry.exposed, entry.remote, entry.own) | {"description": description}
+
+
+def _row(exposed: str, remote: str, own: str) -> dict[str, Any]:
+    told = {"name": exposed, "mcp": remote, "upstream_name": own, "description": ""}
+    return told | {"disabled": False, "shadowed_by": None}

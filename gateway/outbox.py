@@ -18,6 +18,8 @@ class Outbox:
         self._bytes = 0
         self._wake = asyncio.Event()
         self._ended = False
+        self._promised = 0
+        self._finishing = False
 
     @property
     def ended(self) -> bool:
@@ -46,6 +48,21 @@ class Outbox:
         """Nothing more comes: the reader gets what is queued, then None."""
         self._ended = True
         self._wake.set()
+
+    def promise(self) -> None:
+        """An answer will come; `settle` says that it did, or never will."""
+        self._promised += 1
+
+    def settle(self) -> None:
+        self._promised -= 1
+        if self._finishing and not self._promised:
+            self.end()
+
+    def finish(self) -> None:
+        """End as soon as every promised answer was put."""
+        self._finishing = True
+        if not self._promised:
+            self.end()
 
     async def get(self, timeout_s: float) -> bytes | None:
         """The next message; b"" when none came in time; None at the end."""

@@ -7,16 +7,14 @@ answer is that for an unknown name.
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
-
-from gateway.calls import Served, forward, mismatched_header, refusal
+from gateway.calls import Served, Visit, mismatched_header, refusal
 from gateway.catalog import SIGNATURE, Catalog, Entry, Joined
-from keys.principal import Kind, Principal
-from mcpserver.protocol import codes, inbound, jsonrpc, versions
+from gateway.rounds import Rounds
+from keys.principal import Kind
+from mcpserver.protocol import codes, jsonrpc, versions
 from mcpserver.protocol.inbound import Call
 from remotes import status
 from remotes.config.snapshot import Snapshot
-from remotes.upstream.envelope import Notify
 from remotes.upstream.pool import Pool
 
 _INSTRUCTIONS_MAX = 8192
@@ -24,23 +22,11 @@ _DISCOVER_TTL_MS = 300_000
 _METHOD_KIND: dict[str, Kind] = {"tools/call": "tool", "prompts/get": "prompt", "resources/read": "resource"}
 
 
-class Visit(msgspec.Struct):
-    """One request on its way through; `remote` and `name` are filled in for the log line."""
-
-    call: Call
-    principal: Principal
-    snapshot: Snapshot
-    notify: Notify
-    headers: inbound.Headers
-    remote: str = ""
-    name: str = ""
-
-
 class Pipeline:
-    def __init__(self, catalog: Catalog, pool: Pool, monotonic: Callable[[], float]) -> None:
+    def __init__(self, catalog: Catalog, pool: Pool, rounds: Rounds) -> None:
         self._catalog = catalog
         self._pool = pool
-        self._monotonic = monotonic
+        self._rounds = rounds
         self._serve: dict[str, Callable[[Visit], Awaitable[Served]]] = {
             "server/discover": self._discover,
             "ping": self._ping,
@@ -142,7 +128,7 @@ class Pipeline:
         if spec is None or upstream is None:
             why = (status.refusal(spec) if spec is not None else None) or f"{entry.remote} is no longer configured"
             return refusal(visit.call, codes.INVALID_PARAMS, why)
-        return await forward(visit.call, entry, upstream, visit.notify, self._monotonic())
+        return await self._rounds.serve(visit, entry, upstream)
 
 
 def _find(joined: Joined, method: str, name: str) -> Entry | None:

@@ -16,9 +16,12 @@ import mcpserver
 from gateway.catalog import Catalog, Kept
 from gateway.metrics import Recent
 from gateway.outbox import Outbox
+from gateway.parking import Parking
 from gateway.pipeline import Pipeline
+from gateway.rounds import Rounds
 from gateway.sessions import Sessions
 from gateway.slots import Slots
+from gateway.state import Sealer
 from keys.authenticate import Authenticator
 from mcpserver.lib import log as logs
 from mcpserver.lib.clock import Clock
@@ -50,7 +53,9 @@ class Runtime:
         self.recent = Recent(clock.monotonic)
         self.pool = Pool(max_bytes=limits.read_max_bytes, max_in_flight=limits.max_in_flight_per_remote)
         self.catalog = Catalog(self._published, self._contacted)
-        self.pipeline = Pipeline(self.catalog, self.pool, self._loop_time)
+        self.parking = Parking()
+        rounds = Rounds(self.pool, self.parking, Sealer(secret), self._loop_time, lambda: clock.now().timestamp())
+        self.pipeline = Pipeline(self.catalog, self.pool, rounds)
         self.streams: dict[Outbox, tuple[str, Callable[[str], bytes | None]]] = {}
         self.draining = False
         self.snapshot = Snapshot(0, "", {})
@@ -76,15 +81,16 @@ class Runtime:
         return bool(self._tasks)
 
     async def drain(self) -> None:
-        """End every stream, in the words of its era; requests run on."""
+        """End every stream, in the words of its era, a busy one after its last answer; requests run on."""
         self.draining = True
         for stream in list(self.streams):
-            stream.end()
+            stream.finish()
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.parking.close()
         await self.catalog.close()
         await self.pool.close()
         await self.authenticator.close()
@@ -94,7 +100,7 @@ class Runtime:
         stream = Outbox()
         self.streams[stream] = (key_id, announce)
         if self.draining:
-            stream.end()  # it came over a connection that was open already
+            stream.finish()  # it came over a connection that was open already
         return stream
 
     def close_stream(self, stream: Outbox) -> None:
@@ -169,6 +175,7 @@ class Runtime:
                 if changed is not None:
                     self._swap(changed, {})
                     log.info("configuration revision %d is served", changed.revision)
+                self.pool.sweep()
                 if rounds % _FLUSH_EVERY == 0:
                     await self.authenticator.usage.flush()
                     await self._record_contacts()
@@ -212,6 +219,7 @@ class Runtime:
         for stream, (owner, _) in list(self.streams.items()):
             if owner == key_id:
                 stream.end()
+        self.parking.end_of(key_id)
         for session in self.sessions:
             if session.key_id == key_id:
                 self.sessions.end(session)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from gateway.asking import Reply
 from gateway.outbox import Outbox
 from keys.principal import Principal
 from mcpserver.protocol import session as sealed
@@ -40,6 +41,7 @@ class Session(msgspec.Struct, eq=False):
     capabilities: str
     log_level: str | None = None
     open_calls: dict[bytes, Ongoing] = {}
+    asked: dict[bytes, asyncio.Future[Reply]] = {}
     stream: Outbox | None = None
 
     def forget(self, id: bytes, call: Ongoing) -> None:

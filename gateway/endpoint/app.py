@@ -8,7 +8,6 @@
 | `/messages/` | POST              | `legacy_sse` |
 """
 
-import asyncio
 from urllib.parse import parse_qs
 
 from gateway.endpoint import stateless, streamable
@@ -38,10 +37,6 @@ class Endpoint:
             await self._serve(scope, receive, send)
         except ClientGone:
             return
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or not task.cancelling():
-                raise
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, doubled = inbound.single(scope["headers"])

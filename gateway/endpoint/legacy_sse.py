@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.calls import Served
 from gateway.endpoint import stream
+from gateway.endpoint.asker import answered, asker
 from gateway.endpoint.http import Answer, Receive, Send, refused, respond
 from gateway.endpoint.served import no_slot, serve
 from gateway.endpoint.streamable import initialized, notified, read_call
@@ -32,6 +33,7 @@ _ACCEPTED = Answer(202, b"Accepted", ((b"content-type", b"text/plain"),))
 class Relay(msgspec.Struct, eq=False):
     """One open stream and the session on it."""
 
+    id: str
     principal: Principal
     outbox: Outbox = msgspec.field(default_factory=Outbox)
     session: Session | None = None
@@ -52,18 +54,19 @@ class LegacySse:
         if (full := slots.take(principal.key_id)) is not None:
             await respond(send, no_slot(full, None))
             return
-        id, relay = secrets.token_hex(16), Relay(principal)
+        relay = Relay(secrets.token_hex(16), principal)
+        self._relays[relay.id] = relay
         outbox = relay.outbox = self._runtime.open_stream(principal.key_id, relay.told)
-        self._relays[id] = relay
         # Relative: clients refuse another origin, and a proxy in front has a name that we do not know.
-        first = sse.encode(f"/messages/?session_id={id}".encode(), name=b"endpoint")
+        first = sse.encode(f"/messages/?session_id={relay.id}".encode(), name=b"endpoint")
         try:
             if await stream.run(outbox, send, receive, self._runtime.limits, first=first):
                 await stream.close(send, stream.SHUTDOWN if self._runtime.draining else b"")
         except ClientGone:
             log.debug("the client of an event stream left")
         finally:
-            del self._relays[id]
+            del self._relays[relay.id]
+            self._runtime.pool.end_session(relay.id)
             for task in list(relay.tasks):
                 task.cancel()
             self._runtime.close_stream(outbox)
@@ -83,8 +86,11 @@ class LegacySse:
     def _take(self, relay: Relay, message: jsonrpc.Message) -> Answer:
         if isinstance(message, jsonrpc.Request):
             return self._requested(relay, message)
-        if isinstance(message, jsonrpc.Notification) and relay.session is not None:
-            notified(relay.session, message)
+        if relay.session is not None:
+            if isinstance(message, jsonrpc.Notification):
+                notified(relay.session, message)
+            else:
+                answered(relay.session, message)
         return _ACCEPTED
 
     def _requested(self, relay: Relay, message: jsonrpc.Request) -> Answer:
@@ -108,21 +114,36 @@ class LegacySse:
         return _ACCEPTED
 
     def _start(self, relay: Relay, session: Session, call: Call) -> None:
-        task = asyncio.create_task(self._serve(relay, call))
+        task = asyncio.create_task(self._serve(relay, session, call))
         ongoing = session.open_calls[call.id] = Ongoing(task)
         relay.tasks.add(task)
+        relay.outbox.promise()
         # Here and not inside: a task that is cancelled before its first step never gets to its own `finally`.
         task.add_done_callback(lambda done: session.forget(call.id, ongoing))
+        task.add_done_callback(lambda done: relay.outbox.settle())
         task.add_done_callback(relay.tasks.discard)
 
-    async def _serve(self, relay: Relay, call: Call) -> None:
+    async def _serve(self, relay: Relay, session: Session, call: Call) -> None:
         """Serve one request; its answer goes down the stream."""
 
         def notify(method: str, params: bytes | None) -> None:
             relay.outbox.put(sse.encode(jsonrpc.notification(method, params)))
 
+        def put(message: bytes) -> bool:
+            relay.outbox.put_answer(sse.encode(message))
+            return not relay.outbox.ended
+
         try:
-            served = await serve(self._runtime, relay.principal, call, notify, {}, transport="sse")
+            served = await serve(
+                self._runtime,
+                relay.principal,
+                call,
+                notify,
+                {},
+                transport="sse",
+                ask=asker(session, put),
+                session_id=relay.id,
+            )
             relay.outbox.put_answer(sse.encode(_body(call, served)))
         except Exception:
             log.exception("serving %s failed", call.method)

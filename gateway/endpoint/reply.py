@@ -39,6 +39,13 @@ class Reply:
         if self._may_stream and not self.gone:
             self._stream().put(sse.encode(jsonrpc.notification(method, params)))
 
+    def request(self, message: bytes) -> bool:
+        """Send a request of ours (or its withdrawal) ahead of the answer; False when it cannot reach the client."""
+        if not self._may_stream or self.gone:
+            return False
+        self._stream().put_answer(sse.encode(message))
+        return True
+
     async def finish(self, answer: Answer) -> None:
         """Send the answer; raises ClientGone."""
         self._timer.cancel()

@@ -6,16 +6,15 @@ import os
 import msgspec
 
 from gateway import metrics
-from gateway.calls import Served, Verdict
+from gateway.calls import Served, Verdict, Visit
 from gateway.endpoint.http import JSON, Answer
-from gateway.pipeline import Visit
 from gateway.runtime import Runtime
 from gateway.slots import Full
 from keys.principal import Principal
 from mcpserver.lib import log
 from mcpserver.protocol import codes, inbound, jsonrpc, versions
 from mcpserver.protocol.inbound import Call
-from remotes.upstream.envelope import Notify
+from remotes.upstream.envelope import Ask, Notify
 
 _numbers = itertools.count(1)
 _PROCESS = f"{os.getpid():x}"
@@ -34,14 +33,22 @@ def request_id() -> str:
 
 
 async def serve(
-    runtime: Runtime, principal: Principal, call: Call, notify: Notify, headers: inbound.Headers, *, transport: str
+    runtime: Runtime,
+    principal: Principal,
+    call: Call,
+    notify: Notify,
+    headers: inbound.Headers,
+    *,
+    transport: str,
+    ask: Ask | None = None,
+    session_id: str = "",
 ) -> Served | Full:
     """Serve one request. Cancelling it cancels the remote's work and is logged as such."""
     full = runtime.slots.requests.take(principal.key_id)
     if full is not None:
         metrics.REFUSED.labels("requests").inc()
         return full
-    visit = Visit(call, principal, runtime.snapshot, _filtered(call, notify), headers)
+    visit = Visit(call, principal, runtime.snapshot, _filtered(call, notify), headers, ask, session_id)
     monotonic = runtime.clock.monotonic
     began = monotonic()
     verdict, code = Verdict.CANCELLED, 0
@@ -97,6 +104,12 @@ def no_slot(full: Full, id: bytes | None) -> Answer:
     """Why a request or stream finds no slot, in a body that no client mistakes for an older server's."""
     retry_after = (b"retry-after", b"%d" % full.retry_after_s)
     return Answer(full.status, jsonrpc.error(id, codes.INTERNAL_ERROR, full.message), (JSON, retry_after))
+
+
+def stopping(call: Call) -> Answer:
+    """The answer to what did not end within the grace of a shutdown."""
+    body = jsonrpc.error(call.id, codes.INTERNAL_ERROR, "the gateway is shutting down")
+    return Answer(503, body, (JSON, (b"retry-after", b"5")))
 
 
 def internal_error(call: Call) -> Answer:

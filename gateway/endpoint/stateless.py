@@ -13,7 +13,7 @@ from gateway.calls import Served
 from gateway.endpoint import stream
 from gateway.endpoint.http import Answer, Receive, Send, refused, respond
 from gateway.endpoint.reply import Reply
-from gateway.endpoint.served import internal_error, no_slot, serve
+from gateway.endpoint.served import internal_error, no_slot, serve, stopping
 from gateway.runtime import Runtime
 from gateway.serving import ClientGone
 from gateway.slots import Full
@@ -67,9 +67,11 @@ async def _request(
         reply.on_gone = lambda: None
         await reply.finish(_answer(call, served))
     except asyncio.CancelledError:
-        await reply.abandon()
-        if not reply.gone:
-            raise
+        if reply.gone:
+            await reply.abandon()
+            return
+        await reply.finish(stopping(call))
+        raise
     except ClientGone:
         await reply.abandon()
     except Exception:

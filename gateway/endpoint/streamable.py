@@ -11,9 +11,10 @@ from typing import Any
 from gateway.calls import Served
 from gateway.catalog import SERVER
 from gateway.endpoint import stream
+from gateway.endpoint.asker import answered, asker
 from gateway.endpoint.http import JSON, Answer, Receive, Send, refused, respond
 from gateway.endpoint.reply import Reply
-from gateway.endpoint.served import internal_error, no_slot, serve
+from gateway.endpoint.served import internal_error, no_slot, serve, stopping
 from gateway.runtime import Runtime, list_changed
 from gateway.serving import ClientGone
 from gateway.sessions import Ongoing, Session
@@ -47,6 +48,8 @@ async def post(
     else:
         if isinstance(message, jsonrpc.Notification):
             notified(session, message)
+        else:
+            answered(session, message)
         await respond(send, Answer(202, b"", ()))
 
 
@@ -87,6 +90,7 @@ async def delete(runtime: Runtime, principal: Principal, headers: inbound.Header
     session = _session(runtime, principal, headers)
     if isinstance(session, Session):
         runtime.sessions.end(session)
+        runtime.pool.end_session(session.id)
         session = Answer(204, b"", ())
     await respond(send, session)
 
@@ -183,12 +187,21 @@ async def _request(
     assert task is not None
     ongoing = session.open_calls[call.id] = Ongoing(task)
     try:
-        served = await serve(runtime, principal, call, reply.notify, headers, transport="http")
+        served = await serve(
+            runtime,
+            principal,
+            call,
+            reply.notify,
+            headers,
+            transport="http",
+            ask=asker(session, reply.request),
+            session_id=session.id,
+        )
         session.forget(call.id, ongoing)
         await reply.finish(_answer(call, served))
     except asyncio.CancelledError:
         if not ongoing.cancelled:
-            await reply.abandon()
+            await reply.finish(stopping(call))
             raise
         task.uncancel()
         await reply.end()

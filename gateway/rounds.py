@@ -1,0 +1,264 @@
+"""Calls in which the remote asks something back, between every pair of eras.
+
+| client     | remote     | |
+| ---------- | ---------- | --- |
+| session    | session    | the remote's request goes to the client as a request on the call's own stream |
+| session    | 2026-07-28 | `input_required` becomes such requests, and their answers another round of the call |
+| 2026-07-28 | session    | the call is parked; the client gets `input_required` and calls again |
+| 2026-07-28 | 2026-07-28 | `input_required` is relayed, its state sealed |
+
+Source: specification 2026-07-28, basic/patterns/mrtr. A call that asks nothing passes through at the price of two comparisons.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from msgspec import Raw
+
+from gateway import asking, state
+from gateway.asking import InputRequired, Question
+from gateway.calls import Served, Verdict, Visit, answered, error, exchange_for, refusal, worded
+from gateway.catalog import Entry
+from gateway.parking import Parked, Parking
+from gateway.state import NotOurs, Sealer, State
+from mcpserver.protocol import codes, jsonrpc, results
+from mcpserver.protocol.versions import ROUTED
+from remotes.upstream.client import Upstream
+from remotes.upstream.envelope import Exchange
+from remotes.upstream.outcome import Answer, Failed, Outcome, Refusal
+from remotes.upstream.pool import Pool
+
+# As many rounds as the official SDKs go along with.
+ROUNDS_MAX = 10
+_NOTHING = b"{}"
+
+
+class Rounds:
+    def __init__(
+        self,
+        pool: Pool,
+        parking: Parking,
+        sealer: Sealer,
+        loop_time: Callable[[], float],
+        wall_time: Callable[[], float],
+    ) -> None:
+        self._pool = pool
+        self._parking = parking
+        self._sealer = sealer
+        self._loop_time = loop_time
+        self._wall_time = wall_time
+
+    async def serve(self, visit: Visit, entry: Entry, base: Upstream) -> Served:
+        """Serve one call on the remote's session that it belongs on."""
+        call = visit.call
+        if call.method not in ROUTED or (call.modern and not _interactive(visit)):
+            upstream = self._lease(visit, base, _NOTHING)
+            return await self._once(visit, entry, upstream) if upstream else _too_many(visit, base)
+        if call.modern:
+            return await self._modern(visit, entry, base)
+        upstream = self._lease(visit, base, _asked_of(visit))
+        return await self._session(visit, entry, upstream) if upstream else _too_many(visit, base)
+
+    def _lease(self, visit: Visit, base: Upstream, capabilities: bytes) -> Upstream | None:
+        return self._pool.lease(
+            base, capabilities=capabilities, key_id=visit.principal.key_id, session_id=visit.session_id
+        )
+
+    async def _once(self, visit: Visit, entry: Entry, upstream: Upstream) -> Served:
+        exchange = exchange_for(visit, entry, upstream, self._loop_time())
+        return answered(visit.call, entry, upstream, await upstream.exchange(exchange))
+
+    # A client of a session.
+
+    async def _session(self, visit: Visit, entry: Entry, upstream: Upstream) -> Served:
+        exchange = exchange_for(visit, entry, upstream, self._loop_time())
+        exchange.capabilities = Raw(_asked_of(visit))
+        for _ in range(ROUNDS_MAX):
+            outcome = await upstream.exchange(exchange)
+            required = _required(outcome)
+            if required is None:
+                return answered(visit.call, entry, upstream, outcome)
+            replies = await self._asked(visit, required)
+            if isinstance(replies, Refusal):
+                return error(visit.call, replies)
+            exchange = self._next_round(exchange, upstream, replies, required.state)
+        return worded(visit.call, f"{entry.remote} asked more than {ROUNDS_MAX} times in one call")
+
+    async def _asked(self, visit: Visit, required: InputRequired) -> jsonrpc.Fields | Refusal:
+        """The client's answers by key; an error to anything but an elicitation ends the call with that error."""
+        if not required.questions:
+            await asyncio.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - the remote only wants time
+            return {}
+        put = [self._ask_session(visit, question) for question in required.questions.values()]
+        replies: jsonrpc.Fields = {}
+        for (key, question), reply in zip(required.questions.items(), await asyncio.gather(*put), strict=True):
+            if isinstance(reply, Answer):
+                replies[key] = Raw(reply.result)
+            elif question.method == "elicitation/create":
+                replies[key] = Raw(b'{"action":"cancel"}')
+            else:
+                return reply
+        return replies
+
+    async def _ask_session(self, visit: Visit, question: Question) -> asking.Reply:
+        offered = asking.declared(visit.call.capabilities)
+        if visit.ask is None or not asking.is_offered(question, offered):
+            return asking.not_offered(question.method)
+        question = asking.for_session(question)
+        return await visit.ask(question.method, question.params)
+
+    def _next_round(
+        self, exchange: Exchange, upstream: Upstream, replies: jsonrpc.Fields, state: str | None
+    ) -> Exchange:
+        """The same request with the answers; the time that people took is not the remote's."""
+        exchange.params = _without_round(exchange.params)
+        if replies:
+            exchange.params["inputResponses"] = Raw(jsonrpc.encode(replies))
+        if state is not None:
+            exchange.params["requestState"] = Raw(jsonrpc.encode(state))
+        exchange.deadline = self._loop_time() + upstream.spec.timeout_s
+        return exchange
+
+    # A client of 2026-07-28.
+
+    async def _modern(self, visit: Visit, entry: Entry, base: Upstream) -> Served:
+        call = visit.call
+        digest = state.digest(call)
+        given = call.params.get("requestState")
+        found: State | None = None
+        if given is not None:
+            try:
+                found = self._unsealed(visit, entry, jsonrpc.text(given), digest)
+            except NotOurs:
+                return refusal(call, codes.INVALID_PARAMS, "requestState is not valid for this call, or has expired")
+        if found is not None and found.parked:
+            return await self._resumed(visit, entry, found, digest)
+        try:
+            modern = base.greeting or (await base.connected(self._loop_time() + base.spec.timeout_s)).greeting
+        except Failed as failed:
+            return answered(call, entry, base, failed.failure)
+        if modern.modern:
+            return await self._relayed(visit, entry, base, found, digest)
+        return await self._parked(visit, entry, base, digest)
+
+    def _unsealed(self, visit: Visit, entry: Entry, text: str | None, digest: str) -> State:
+        found = self._sealer.unseal(text or "", key_id=visit.principal.key_id, digest=digest, now=self._wall_time())
+        if found.remote != entry.remote:
+            raise NotOurs
+        return found
+
+    async def _relayed(
+        self, visit: Visit, entry: Entry, upstream: Upstream, found: State | None, digest: str
+    ) -> Served:
+        """Both sides know rounds: the remote's own state goes out sealed and comes back as it was."""
+        exchange = exchange_for(visit, entry, upstream, self._loop_time())
+        if found is not None:
+            exchange.params = {name: raw for name, raw in exchange.params.items() if name != "requestState"}
+            if found.inner is not None:
+                exchange.params["requestState"] = Raw(jsonrpc.encode(found.inner))
+        outcome = await upstream.exchange(exchange)
+        required = _required(outcome)
+        if required is None or not isinstance(outcome, Answer):
+            return answered(visit.call, entry, upstream, outcome)
+        sealed = self._sealer.seal(self._state(visit, entry, digest, inner=required.state))
+        raw = asking.with_state(outcome.result, sealed)
+        return Served(jsonrpc.result(visit.call.id, raw), Verdict.INPUT_REQUIRED)
+
+    async def _parked(self, visit: Visit, entry: Entry, base: Upstream, digest: str) -> Served:
+        """The remote will ask on its open call: keep that, and let the client come back with the answers."""
+        upstream = self._lease(visit, base, _asked_of(visit))
+        if upstream is None:
+            return _too_many(visit, base)
+        offered = asking.declared(visit.call.capabilities)
+
+        async def work(parked: Parked) -> Served:
+            async def ask(method: str, params: bytes | None) -> asking.Reply:
+                question = Question(method, params)
+                if not asking.is_offered(question, offered):
+                    return asking.not_offered(method)
+                return await parked.ask(question)
+
+            exchange = exchange_for(visit, entry, upstream, self._loop_time())
+            exchange.notify, exchange.ask = parked.tell, ask
+            parked.exchange = exchange
+            outcome = await upstream.exchange(exchange)
+            if isinstance(outcome, Refusal):
+                questions = asking.required_by_error(jsonrpc.error_body(outcome.error))
+                if questions:
+                    return self._to_be_called_again(visit, entry, digest, questions)
+            return answered(visit.call, entry, upstream, outcome)
+
+        parked = self._parking.open(visit.principal.key_id, visit.call.id, work)
+        if parked is None:
+            return refusal(visit.call, codes.INTERNAL_ERROR, "too many calls wait for an answer already")
+        return await self._attended(visit, entry, parked, digest)
+
+    async def _resumed(self, visit: Visit, entry: Entry, found: State, digest: str) -> Served:
+        call = visit.call
+        parked = self._parking.find(found.parked, visit.principal.key_id)
+        if parked is None:
+            return refusal(call, codes.INVALID_PARAMS, "the call that requestState belongs to has expired")
+        if parked.exchange is not None:
+            parked.exchange.progress_token = call.progress_token
+        parked.answer(jsonrpc.fields(call.params.get("inputResponses"), "inputResponses"))
+        return await self._attended(visit, entry, parked, digest)
+
+    async def _attended(self, visit: Visit, entry: Entry, parked: Parked, digest: str) -> Served:
+        came = await self._parking.attend(parked, visit.notify)
+        if isinstance(came, Served):
+            return _readdressed(came, parked, visit)
+        sealed = self._sealer.seal(self._state(visit, entry, digest, parked=parked.id))
+        raw = asking.required(came, sealed)
+        return Served(jsonrpc.result(visit.call.id, raw), Verdict.INPUT_REQUIRED)
+
+    def _to_be_called_again(self, visit: Visit, entry: Entry, digest: str, questions: dict[str, Question]) -> Served:
+        """A remote that refuses until a person has been somewhere (-32042): the next round is a new call."""
+        sealed = self._sealer.seal(self._state(visit, entry, digest))
+        raw = asking.required(questions, sealed)
+        return Served(jsonrpc.result(visit.call.id, raw), Verdict.INPUT_REQUIRED)
+
+    def _state(self, visit: Visit, entry: Entry, digest: str, *, parked: str = "", inner: str | None = None) -> State:
+        expires = int(self._wall_time()) + state.LIFE_S
+        return State(visit.principal.key_id, entry.remote, digest, expires, parked, inner)
+
+
+def _interactive(visit: Visit) -> bool:
+    """Whether a 2026-07-28 call can have rounds at all: its client can be asked, or it is a further round already."""
+    call = visit.call
+    return (
+        bytes(call.capabilities) != _NOTHING and bool(asking.declared(call.capabilities))
+    ) or "requestState" in call.params
+
+
+def _asked_of(visit: Visit) -> bytes:
+    """The capabilities to declare to a remote: what the client declared of those that we can carry to it."""
+    if visit.ask is None and not visit.call.modern:
+        return _NOTHING
+    return asking.carried(visit.call.capabilities)
+
+
+def _required(outcome: Outcome) -> InputRequired | None:
+    if not isinstance(outcome, Answer) or not outcome.modern or results.result_type(outcome.result) != "input_required":
+        return None
+    return asking.read_required(outcome.result)
+
+
+def _without_round(params: jsonrpc.Fields) -> jsonrpc.Fields:
+    return {name: raw for name, raw in params.items() if name not in ("inputResponses", "requestState")}
+
+
+def _readdressed(served: Served, parked: Parked, visit: Visit) -> Served:
+    """The answer was made for the request that began the call; it goes to the one that is waiting now."""
+    exchange = parked.exchange
+    if exchange is None or parked.first_id == visit.call.id:
+        return served
+    message = jsonrpc.decode(served.body)
+    assert isinstance(message, jsonrpc.Response)
+    if message.error is not None:
+        return Served(jsonrpc.raw_error(visit.call.id, message.error), served.verdict, served.code)
+    return Served(jsonrpc.result(visit.call.id, message.result or b"{}"), served.verdict, served.code)
+
+
+def _too_many(visit: Visit, base: Upstream) -> Served:
+    return worded(visit.call, f"{base.spec.name} has too many separate sessions open; try again in a moment")

@@ -1,9 +1,10 @@
 # Nobody needs make: each target is ./start with a word. Arguments: make test ARGS="-k keys"
-.PHONY: help run test check lint bench lock
+.PHONY: help run test check lint bench conformance lock
 help:   ; @./start --help
 run:    ; @./start $(ARGS)
 test:   ; @./start test $(ARGS)
 check:  ; @./start check $(ARGS)
 lint:   ; @./start lint
 bench:  ; @./start bench $(ARGS)
+conformance: ; @./start conformance $(ARGS)
 lock:   ; @./start lock $(ARGS)

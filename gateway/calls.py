@@ -9,17 +9,21 @@ from enum import StrEnum
 import msgspec
 from msgspec import UNSET, Raw
 
-from gateway.catalog import SIGNATURE, Entry
+from gateway.catalog import SIGNATURE, Entry, own_uri
+from gateway.elicitations import Errand
+from gateway.subscriptions import Subscriber
 from keys.principal import Principal
 from mcpserver.protocol import codes, headers, inbound, jsonrpc, results
 from mcpserver.protocol.inbound import Call
-from mcpserver.protocol.versions import ROUTED
+from mcpserver.protocol.versions import ROUTED, TASKS
 from remotes.config.snapshot import Snapshot
 from remotes.upstream.client import Upstream
 from remotes.upstream.envelope import Ask, Exchange, Notify
 from remotes.upstream.outcome import Answer, Failure, Fault, Outcome, Refusal
 
 _SERVER_INFO = jsonrpc.encode(SIGNATURE[inbound.SERVER_INFO])
+# "input_required" is served before it comes here; "task" only where the client knows tasks, and remotes are told which do.
+_RESULT_TYPES = ("complete", "input_required", "task")
 _READ_HINTS = b'"ttlMs":0,"cacheScope":"private"'
 
 
@@ -45,7 +49,8 @@ class Served(msgspec.Struct, frozen=True, gc=False):
 class Visit(msgspec.Struct):
     """One request on its way through; `remote` and `name` are filled in for the log line.
 
-    `ask` puts a remote's question to the client of a session; a 2026-07-28 client is asked by `parking` instead.
+    `ask` puts a remote's question to the client of a session; a 2026-07-28 client is asked by `parking` instead. `subscriber`
+    is how that session hears of what happens outside its requests.
     """
 
     call: Call
@@ -55,6 +60,8 @@ class Visit(msgspec.Struct):
     headers: inbound.Headers
     ask: Ask | None = None
     session_id: str = ""
+    subscriber: Subscriber | None = None
+    errands: list[Errand] = []
     remote: str = ""
     name: str = ""
 
@@ -68,7 +75,7 @@ def exchange_for(visit: Visit, entry: Entry, upstream: Upstream, now: float) -> 
     call = visit.call
     return Exchange(
         call.method,
-        _own_params(call, entry),
+        _own_params(call, entry, upstream),
         deadline=now + upstream.spec.timeout_s,
         meta=call.meta,
         capabilities=call.capabilities,
@@ -128,8 +135,19 @@ def worded(call: Call, words: str, excerpt: bytes = b"") -> Served:
     return Served(jsonrpc.result(call.id, raw), Verdict.FAILED)
 
 
-def _own_params(call: Call, entry: Entry) -> jsonrpc.Fields:
+def runs_tasks(upstream: Upstream) -> bool:
+    """Whether a remote is of the era in which clients ask for tasks, and takes tool calls as such."""
+    greeting = upstream.greeting
+    return greeting is not None and not greeting.modern and b'"call"' in bytes(greeting.capabilities.get("tasks", b""))
+
+
+def _own_params(call: Call, entry: Entry, upstream: Upstream) -> jsonrpc.Fields:
     """The params with the name that the remote gave the thing."""
+    if call.method in TASKS:
+        return call.params | {"taskId": Raw(jsonrpc.encode(entry.own))}
+    if "task" in call.params and call.method == "tools/call" and not runs_tasks(upstream):
+        params = {name: raw for name, raw in call.params.items() if name != "task"}
+        return params | {"name": Raw(jsonrpc.encode(entry.own))}
     if call.method == "completion/complete":
         ref = jsonrpc.fields(call.params.get("ref"), "ref")
         ref["name" if "name" in ref else "uri"] = Raw(jsonrpc.encode(entry.own))
@@ -141,11 +159,9 @@ def _own_params(call: Call, entry: Entry) -> jsonrpc.Fields:
 
 def _own_uri(call: Call, entry: Entry) -> jsonrpc.Fields:
     """A URI without the part of its scheme that tells it from another remote's."""
-    added = len(entry.exposed) - len(entry.own)
-    if not added:
+    if entry.exposed == entry.own:
         return {}
-    asked = jsonrpc.text(call.params["uri"]) or ""
-    return {"uri": Raw(jsonrpc.encode(asked[added:]))}
+    return {"uri": Raw(jsonrpc.encode(own_uri(entry, jsonrpc.text(call.params["uri"]) or "")))}
 
 
 def _param_headers(call: Call, entry: Entry) -> dict[str, str]:
@@ -159,10 +175,14 @@ def _result(call: Call, entry: Entry, answer: Answer) -> Served:
     if raw[:1] != b"{":
         return worded(call, f"{entry.remote} answered {call.method} with a result that is no object", raw)
     try:
+        if answer.modern and (type := results.result_type(raw)) not in _RESULT_TYPES:
+            return worded(call, f"{entry.remote} answered with a result of the unknown type {type!r}", raw)
         if call.modern and not answer.modern:
             raw = results.to_modern(raw, _SERVER_INFO, _READ_HINTS if call.method == "resources/read" else b"")
         elif answer.modern and not call.modern:
             raw = results.to_handshake(raw)
+        if not call.modern:
+            raw = results.to_revision(raw, call.method, call.revision)
         failed = call.method == "tools/call" and b'"isError"' in raw and _is_error(raw)
     except jsonrpc.Malformed as malformed:  # the remote's fault, which must not read as the caller's
         return worded(call, f"{entry.remote} answered {call.method} with a malformed result: {malformed.message}", raw)

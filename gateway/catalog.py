@@ -16,8 +16,10 @@ import msgspec
 from msgspec import Raw
 
 import mcpserver
+from gateway import links
+from gateway.links import Links
 from keys.principal import Kind, Principal
-from mcpserver.protocol import jsonrpc, naming
+from mcpserver.protocol import jsonrpc, naming, results, versions
 from mcpserver.protocol.headers import InvalidAnnotation, annotated
 from mcpserver.protocol.inbound import SERVER_INFO
 from mcpserver.protocol.uri import TEMPLATE_MAX, Template
@@ -61,13 +63,17 @@ _CAPABILITY = {method: method.split("/", 1)[0] for method in LISTS}
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One tool, prompt, resource or template. `raw` is what clients get; `paths` the arguments mirrored in headers."""
+    """One tool, prompt, resource or template. `raw` is what clients get; `paths` the arguments mirrored in headers.
+
+    `only_as_task`: a handshake remote runs this tool as a task or not at all.
+    """
 
     remote: str
     own: str
     exposed: str
     raw: bytes
     paths: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    only_as_task: bool = False
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -89,7 +95,8 @@ class Joined:
         self.problems: list[str] = []
         self._shadowed: dict[str, int] = {}
         self._tables: dict[str, dict[str, Entry]] = {method: {} for method in LISTS}
-        self._encoded: dict[tuple[str, str, bool], bytes] = {}
+        self._encoded: dict[tuple[str, str, bool, str], bytes] = {}
+        self._altered: dict[str, dict[str, bytes]] = {}
         self._ttl_ms, self._public = int(REFRESH_S * 1000), True
         for name, listing in listings:
             self._ttl_ms = min(self._ttl_ms, listing.ttl_ms)
@@ -99,6 +106,9 @@ class Joined:
                 for entry in entries:
                     self._place(method, entry)
         self._templates = [(Template(entry.exposed), entry) for entry in self.entries("resources/templates/list")]
+        self._pages = Links()
+        for entry in [one for one in self.entries("tools/list") if b"resourceUri" in one.raw]:
+            self._tables["tools/list"][entry.exposed] = self._with_page(entry)
 
     def tool(self, name: str) -> Entry | None:
         return self._tables["tools/list"].get(name)
@@ -107,11 +117,17 @@ class Joined:
         return self._tables["prompts/list"].get(name)
 
     def resource(self, uri: str) -> Entry | None:
-        """The resource or, failing that, the first template that a URI fits."""
+        """The resource, the page of a tool or, failing both, the first template that a URI fits."""
         found = self._tables["resources/list"].get(uri)
         if found is not None:
             return found
-        return next((entry for template, entry in self._templates if template.fits(uri)), None)
+        found = linked(self._pages, uri)
+        return found or next((entry for template, entry in self._templates if template.fits(uri)), None)
+
+    def owner(self, uri: str) -> str | None:
+        """The remote that a URI leads to."""
+        entry = self.resource(uri)
+        return None if entry is None else entry.remote
 
     def template(self, uri_template: str) -> Entry | None:
         return self._tables["resources/templates/list"].get(uri_template)
@@ -119,27 +135,49 @@ class Joined:
     def entries(self, method: str) -> Iterable[Entry]:
         return self._tables[method].values()
 
-    def result(self, method: str, principal: Principal, *, modern: bool) -> bytes:
-        """The encoded `result` of a list method for one audience."""
-        key = (method, principal.fingerprint, modern)
+    def result(
+        self, method: str, principal: Principal, *, modern: bool, revision: str = versions.NEWEST_HANDSHAKE
+    ) -> bytes:
+        """The encoded `result` of a list method for one audience; encoded anew for a revision only where it differs."""
+        look = "" if modern or method != "tools/list" else results.tools_look(revision)
+        altered = self._altered_for(look) if look else {}
+        key = (method, principal.fingerprint, modern, look if altered else "")
         found = self._encoded.get(key)
         if found is None:
-            found = self._encoded[key] = self._encode(method, principal, modern=modern)
+            found = self._encoded[key] = self._encode(method, principal, altered, modern=modern)
         return found
 
     def hints(self) -> dict[str, Any]:
         """The cache hints of a list: the shortest life, and `public` only when every part is and keys see the same."""
         return {"ttlMs": self._ttl_ms, "cacheScope": "public" if self._public else "private"}
 
-    def _encode(self, method: str, principal: Principal, *, modern: bool) -> bytes:
+    def _altered_for(self, look: str) -> Mapping[str, bytes]:
+        """The tools that clients of some revisions must see in another form, by exposed name."""
+        found = self._altered.get(look)
+        if found is None:
+            forms = (
+                (name, entry.raw, results.tool_to_revision(entry.raw, look))
+                for name, entry in self._tables["tools/list"].items()
+            )
+            found = self._altered[look] = {name: other for name, raw, other in forms if other is not raw}
+        return found
+
+    def _encode(self, method: str, principal: Principal, altered: Mapping[str, bytes], *, modern: bool) -> bytes:
         kind = _KIND[method]
         seen = b",".join(
-            entry.raw for entry in self._tables[method].values() if principal.allows(kind, entry.remote, entry.own)
+            altered.get(name, entry.raw)
+            for name, entry in self._tables[method].items()
+            if principal.allows(kind, entry.remote, entry.own)
         )
         members = b'"' + LISTS[method].encode() + b'":[' + seen + b"]"
         if modern:
             members += b',"resultType":"complete",' + jsonrpc.encode(self.hints() | {"_meta": SIGNATURE})[1:-1]
         return b"{" + members + b"}"
+
+    def _with_page(self, tool: Entry) -> Entry:
+        """The tool with its page (MCP Apps) under a URI that leads there, listed or not."""
+        raw = links.page(tool.raw, lambda uri: self._pages.exposed(tool.remote, uri, self.owner))
+        return tool if raw is tool.raw else msgspec.structs.replace(tool, raw=raw)
 
     def _place(self, method: str, entry: Entry) -> None:
         table = self._tables[method]
@@ -163,6 +201,17 @@ class Joined:
         if count <= _PROBLEMS_MAX:
             names = f"{entry.own[:_PROBLEM_MAX_CHARS]!r} shadows {taken.own[:_PROBLEM_MAX_CHARS]!r} of {taken.remote}"
             self.problems.append(f"{entry.remote}: {names} as {entry.exposed}")
+
+
+def linked(named: Links, uri: str) -> Entry | None:
+    """The entry of a URI that a remote named without listing it."""
+    found = named.find(uri)
+    return None if found is None else Entry(*found, exposed=uri, raw=b"")
+
+
+def own_uri(entry: Entry, uri: str) -> str:
+    """An exposed URI as its remote knows it: without the part of its scheme that tells it from another remote's."""
+    return uri[len(entry.exposed) - len(entry.own) :]
 
 
 SERVER = {"name": "MCP-Server", "version": mcpserver.__version__}
@@ -195,6 +244,7 @@ class Catalog:
 
     def __init__(self, on_published: Published, on_contact: Callable[[Kept], None]) -> None:
         self.joined = Joined(0, ())
+        self._links = Links()
         self._kept: dict[str, Kept] = {}
         self._order: list[str] = []
         self._longest = 55
@@ -220,6 +270,30 @@ class Catalog:
     def kept(self, name: str) -> Kept | None:
         return self._kept.get(name)
 
+    def resource(self, uri: str) -> Entry | None:
+        """Whose resource a URI is: one that a remote lists, or has named in a result."""
+        return self.joined.resource(uri) or linked(self._links, uri)
+
+    def located(self, uri: str, principal: Principal) -> tuple[str, str] | None:
+        """The remote and the own URI behind an exposed one; None when it does not exist for this key."""
+        entry = self.resource(uri)
+        if entry is None or not principal.allows("resource", entry.remote, entry.own):
+            return None
+        return entry.remote, own_uri(entry, uri)
+
+    def readdressed(self, method: str, entry: Entry, raw: bytes) -> bytes:
+        """A result whose URIs lead back to the remote that it came from: the same bytes, but where two remotes collide."""
+
+        def exposed(uri: str) -> str:
+            return self._links.exposed(entry.remote, uri, self.joined.owner)
+
+        try:
+            if method == "resources/read":
+                return raw if entry.exposed == entry.own else links.contents(raw, exposed)
+            return links.result(raw, exposed) if links.names_resources(raw) else raw
+        except jsonrpc.Malformed:
+            return raw  # whoever makes the answer says what is wrong with it
+
     async def ready(self) -> Joined:
         """The current generation, once no remote is in the first moments of its first load."""
         while (patience := self._patience()) > 0:
@@ -230,6 +304,12 @@ class Catalog:
             except TimeoutError:
                 break
         return self.joined
+
+    async def refresh(self, name: str) -> None:
+        """Load one remote's lists again, now."""
+        kept = self._kept.get(name)
+        if kept is not None:
+            await self._load(kept)
 
     async def close(self) -> None:
         keepers = [kept.keeper for kept in self._kept.values() if kept.keeper is not None]
@@ -300,7 +380,7 @@ class Catalog:
         if kept.failure is None:
             log.info("%s is %s", name, kept.status, extra={"remote": name})
         else:
-            log.warning("%s is %s: %s", name, kept.status, kept.failure.message, extra={"remote": name})
+            log.warning("%s is %s: %s", name, kept.status, kept.failure.told, extra={"remote": name})
 
     def _publish(self) -> None:
         listings = [
@@ -431,7 +511,8 @@ def _entry(spec: RemoteSpec, method: str, raw: Raw, longest: int) -> Entry | Non
         return None
     exposed = naming.exposed(spec.name, spec.aliases.get(own, own), longest)
     paths = _paths(own, fields.get("inputSchema"))
-    return Entry(spec.name, own, exposed, _renamed(bytes(raw), identity, exposed), paths)
+    renamed = _renamed(bytes(raw), identity, exposed)
+    return Entry(spec.name, own, exposed, renamed, paths, _only_as_task(fields.get("execution")))
 
 
 def _own_name(raw: Raw) -> str | None:
@@ -452,6 +533,12 @@ def _paths(tool: str, schema: Raw | None) -> Mapping[str, tuple[str, ...]]:
     if schema is None or b'"x-mcp-header"' not in bytes(schema):
         return MappingProxyType({})
     return annotated(msgspec.json.decode(schema))
+
+
+def _only_as_task(execution: Raw | None) -> bool:
+    return (
+        execution is not None and jsonrpc.text(jsonrpc.fields(execution, "execution").get("taskSupport")) == "required"
+    )
 
 
 def _renamed(raw: bytes, identity: str, exposed: str) -> bytes:

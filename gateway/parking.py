@@ -2,8 +2,7 @@
 
 Such a client is not asked on a stream; it gets an `input_required` result and calls again with the answers. The remote knows
 nothing of that: its call stays open here, parked, and the client's second request attaches to it. Parked calls are bounded per
-key and in all, live for `state.LIFE_S`, and end by telling the remote. They live in this worker's memory; the sealed state
-names one.
+key and in all and in time, and end by telling the remote. They live in this worker's memory; the sealed state names one.
 """
 
 import asyncio
@@ -16,7 +15,6 @@ import msgspec
 from gateway import asking
 from gateway.asking import Question, Reply
 from gateway.calls import Served
-from gateway.state import LIFE_S
 from mcpserver.protocol import jsonrpc
 from remotes.upstream.envelope import Exchange, Notify
 from remotes.upstream.outcome import Answer
@@ -37,8 +35,9 @@ class _Pending(msgspec.Struct):
 class Parked:
     """One call that goes on while clients come and go."""
 
-    def __init__(self, id: str, key_id: str, first_id: bytes) -> None:
+    def __init__(self, id: str, key_id: str, first_id: bytes, life_s: float) -> None:
         self.id = id
+        self.life_s = life_s
         self.first_id = first_id
         self.key_id = key_id
         self.notify: Notify | None = None
@@ -56,7 +55,7 @@ class Parked:
         self.pending[key] = pending
         self._asked.set()
         try:
-            async with asyncio.timeout(LIFE_S):
+            async with asyncio.timeout(self.life_s):
                 return await pending.reply
         except TimeoutError:
             return asking.unanswered(question.method, "nobody answered in time")
@@ -94,7 +93,8 @@ class Parked:
 
 
 class Parking:
-    def __init__(self) -> None:
+    def __init__(self, life_s: float) -> None:
+        self.life_s = life_s
         self._parked: dict[str, Parked] = {}
         self._expiry: dict[str, asyncio.TimerHandle] = {}
 
@@ -105,7 +105,7 @@ class Parking:
         held = sum(1 for one in self._parked.values() if one.key_id == key_id)
         if held >= _PER_KEY_MAX or len(self._parked) >= _TOTAL_MAX:
             return None
-        parked = Parked(secrets.token_urlsafe(12), key_id, first_id)
+        parked = Parked(secrets.token_urlsafe(12), key_id, first_id, self.life_s)
         parked.task = asyncio.create_task(work(parked))
         self._parked[parked.id] = parked
         return parked
@@ -130,7 +130,7 @@ class Parking:
             self._parked.pop(parked.id, None)
         else:
             loop = asyncio.get_running_loop()
-            self._expiry[parked.id] = loop.call_later(LIFE_S, self._end, parked)
+            self._expiry[parked.id] = loop.call_later(self.life_s, self._end, parked)
         return ended
 
     def end_of(self, key_id: str) -> None:

@@ -4,17 +4,22 @@ A request reads the snapshot and the catalogue once and keeps both to its end. W
 answer is that for an unknown name.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.calls import Served, Visit, mismatched_header, refusal
-from gateway.catalog import SIGNATURE, Catalog, Entry, Joined
-from gateway.rounds import Rounds
+from gateway.calls import Served, Visit, error, mismatched_header, refusal, worded
+from gateway.catalog import SIGNATURE, Catalog, Entry
+from gateway.rounds import Rounds, lists_tasks
+from gateway.subscriptions import URIS_MAX, Subscriptions, TooMany
+from gateway.tasks import CAPABILITY, EXTENSION, TaskIds
 from keys.principal import Kind
 from mcpserver.protocol import codes, jsonrpc, versions
 from mcpserver.protocol.inbound import Call
+from mcpserver.protocol.naming import SEPARATOR
 from remotes import status
 from remotes.config.snapshot import Snapshot
+from remotes.upstream.client import Upstream
 from remotes.upstream.pool import Pool
 
 _INSTRUCTIONS_MAX = 8192
@@ -23,7 +28,11 @@ _METHOD_KIND: dict[str, Kind] = {"tools/call": "tool", "prompts/get": "prompt", 
 
 
 class Pipeline:
-    def __init__(self, catalog: Catalog, pool: Pool, rounds: Rounds) -> None:
+    def __init__(
+        self, catalog: Catalog, pool: Pool, rounds: Rounds, tasks: TaskIds, subscriptions: Subscriptions
+    ) -> None:
+        self._subscriptions = subscriptions
+        self._tasks = tasks
         self._catalog = catalog
         self._pool = pool
         self._rounds = rounds
@@ -33,6 +42,10 @@ class Pipeline:
             "completion/complete": self._complete,
             **dict.fromkeys(versions.LISTS, self._list),
             **dict.fromkeys(versions.ROUTED, self._routed),
+            **dict.fromkeys(versions.TASKS, self._task),
+            "tasks/list": self._task_list,
+            "resources/subscribe": self._subscribe,
+            "resources/unsubscribe": self._unsubscribe,
         }
 
     async def serve(self, visit: Visit) -> Served:
@@ -44,12 +57,17 @@ class Pipeline:
             return await serve(visit)
         except jsonrpc.Malformed as error:
             return refusal(visit.call, error.code, error.message)
+        except (
+            RecursionError
+        ):  # what one reader still took may be too deep for the next, who stands deeper in the stack
+            return refusal(visit.call, codes.INVALID_PARAMS, "nested too deeply")
 
     def capabilities(self, *, modern: bool) -> dict[str, Any]:
         """What the gateway offers: the same while remotes come and go, because a handshake client reads it once."""
         changes = {"listChanged": True}
-        offered = {"tools": changes, "prompts": changes, "resources": changes, "completions": {}, "logging": {}}
-        return offered if not modern else offered | {"extensions": {}}
+        offered = {"tools": changes, "prompts": changes, "resources": changes | {"subscribe": True}}
+        offered |= {"completions": {}, "logging": {}}
+        return offered | ({"extensions": {EXTENSION: {}}} if modern else {"tasks": CAPABILITY})
 
     def instructions(self, joined_names: list[tuple[str, str]]) -> str:
         """What the remotes say about themselves, each under its name, bounded."""
@@ -86,7 +104,8 @@ class Pipeline:
         if "cursor" in call.params:
             return refusal(call, codes.INVALID_PARAMS, "unknown cursor: lists have one page")
         joined = await self._catalog.ready()
-        return Served(jsonrpc.result(call.id, joined.result(call.method, visit.principal, modern=call.modern)))
+        listed = joined.result(call.method, visit.principal, modern=call.modern, revision=call.revision)
+        return Served(jsonrpc.result(call.id, listed))
 
     async def _routed(self, visit: Visit) -> Served:
         call = visit.call
@@ -95,9 +114,12 @@ class Pipeline:
         if name is None:
             return refusal(call, codes.INVALID_PARAMS, f"{call.method} needs {field}, a string")
         visit.name = name
-        entry = _find(self._catalog.joined, call.method, name) or _find(await self._catalog.ready(), call.method, name)
+        entry = self._find(call.method, name)
+        if entry is None:
+            await self._catalog.ready()
+            entry = self._find(call.method, name)
         if entry is None or not visit.principal.allows(_METHOD_KIND[call.method], entry.remote, entry.own):
-            return _unknown(call, name)
+            return _out_of_service(visit, name) or _unknown(call, name)
         if call.method == "tools/call":
             wrong = _wrong_arguments(visit, entry)
             if wrong is not None:
@@ -121,6 +143,67 @@ class Pipeline:
             return refusal(call, codes.INVALID_PARAMS, f"unknown {kind.removeprefix('ref/')} {name}")
         return await self._forward(visit, entry)
 
+    async def _task(self, visit: Visit) -> Served:
+        call = visit.call
+        if call.modern and EXTENSION.encode() not in bytes(call.capabilities):
+            needed: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+            return refusal(call, codes.MISSING_CAPABILITY, f"the client did not declare {EXTENSION}", needed)
+        id = jsonrpc.text(call.params.get("taskId"))
+        found = self._tasks.read(id, visit.principal.key_id) if id is not None else None
+        if id is None or found is None:
+            return refusal(call, codes.INVALID_PARAMS, "unknown task")
+        remote, own = found
+        visit.name = "task"
+        return await self._forward(visit, Entry(remote, own, id, b""))
+
+    async def _task_list(self, visit: Visit) -> Served:
+        """The tasks of this key at every remote that lists its own; one remote that fails is left out."""
+        call = visit.call
+        if "cursor" in call.params:
+            return refusal(call, codes.INVALID_PARAMS, "unknown cursor: lists have one page")
+        upstreams = [one for name in visit.snapshot.remotes if (one := self._pool.get(name)) and lists_tasks(one)]
+        found = await asyncio.gather(*(self._rounds.tasks_of(visit, one) for one in upstreams))
+        tasks = b",".join(task for one in found for task in one)
+        return Served(jsonrpc.result(call.id, b'{"tasks":[' + tasks + b"]}"))
+
+    async def _subscribe(self, visit: Visit) -> Served:
+        """Be told when a resource changes: revisions before 2026-07-28, whose sessions have a stream for that."""
+        call = visit.call
+        uri = visit.name = _uri(call)
+        place = self._catalog.located(uri, visit.principal)
+        if place is None:
+            await self._catalog.ready()
+            place = self._catalog.located(uri, visit.principal)
+        if place is None or visit.subscriber is None:
+            return _unknown(call, uri)
+        visit.remote = place[0]
+        try:
+            refused = await self._subscriptions.add(visit.subscriber, {uri: place})
+        except TooMany:
+            why = f"too many resources are watched: at most {URIS_MAX} in one session"
+            return refusal(call, codes.INVALID_PARAMS, why)
+        if uri not in refused:
+            return Served(jsonrpc.result(call.id, b"{}"))
+        said = refused[uri]
+        if said is not None:
+            return error(call, said)
+        return refusal(call, codes.INVALID_PARAMS, f"{visit.remote} does not tell when this resource changes")
+
+    async def _unsubscribe(self, visit: Visit) -> Served:
+        uri = visit.name = _uri(visit.call)
+        if visit.subscriber is not None:
+            self._subscriptions.remove(visit.subscriber, uri)
+        return Served(jsonrpc.result(visit.call.id, b"{}"))
+
+    def _find(self, method: str, name: str) -> Entry | None:
+        match method:
+            case "tools/call":
+                return self._catalog.joined.tool(name)
+            case "prompts/get":
+                return self._catalog.joined.prompt(name)
+            case _:
+                return self._catalog.resource(name)
+
     async def _forward(self, visit: Visit, entry: Entry) -> Served:
         visit.remote = entry.remote
         spec = visit.snapshot.remotes.get(entry.remote)
@@ -128,22 +211,41 @@ class Pipeline:
         if spec is None or upstream is None:
             why = (status.refusal(spec) if spec is not None else None) or f"{entry.remote} is no longer configured"
             return refusal(visit.call, codes.INVALID_PARAMS, why)
-        return await self._rounds.serve(visit, entry, upstream)
+        served = await self._rounds.serve(visit, entry, upstream)
+        if served.code == codes.HEADER_MISMATCH and visit.call.method == "tools/call":
+            return await self._with_new_headers(visit, entry, upstream) or served
+        return served
+
+    async def _with_new_headers(self, visit: Visit, entry: Entry, upstream: Upstream) -> Served | None:
+        """A remote that misses headers has changed its schema: read it again and repeat the call, which was not executed
+        (specification 2026-07-28, basic/transports/streamable-http "Client Behavior")."""
+        await self._catalog.refresh(entry.remote)
+        changed = self._catalog.joined.tool(visit.name)
+        if changed is None or changed.paths == entry.paths:
+            return None
+        return await self._rounds.serve(visit, changed, upstream)
 
 
-def _find(joined: Joined, method: str, name: str) -> Entry | None:
-    match method:
-        case "tools/call":
-            return joined.tool(name)
-        case "prompts/get":
-            return joined.prompt(name)
-        case _:
-            return joined.resource(name)
+def _uri(call: Call) -> str:
+    uri = jsonrpc.text(call.params.get("uri"))
+    if uri is None:
+        raise jsonrpc.Malformed(codes.INVALID_PARAMS, f"{call.method} needs uri, a string")
+    return uri
+
+
+def _out_of_service(visit: Visit, name: str) -> Served | None:
+    """Why a name is unknown, if it reads like one of a remote that is configured but cannot be called."""
+    remote = visit.snapshot.remotes.get(name.partition(SEPARATOR)[0])
+    why = status.refusal(remote) if remote is not None else None
+    if remote is None or why is None or not visit.principal.allows(_METHOD_KIND[visit.call.method], remote.name, ""):
+        return None
+    visit.remote = remote.name
+    return worded(visit.call, why)
 
 
 def _unknown(call: Call, name: str) -> Served:
     """server/tools and server/resources, "Error Handling"; the code for a resource changed in 2026-07-28."""
-    if call.method != "resources/read":
+    if not call.method.startswith("resources/"):
         return refusal(call, codes.INVALID_PARAMS, f"unknown {_METHOD_KIND[call.method]} {name}")
     code = codes.INVALID_PARAMS if call.modern else codes.RESOURCE_NOT_FOUND
     return refusal(call, code, "resource not found", {"uri": name})

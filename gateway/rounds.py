@@ -18,19 +18,22 @@ from msgspec import Raw
 
 from gateway import asking, state
 from gateway.asking import InputRequired, Question
-from gateway.calls import Served, Verdict, Visit, answered, error, exchange_for, refusal, worded
-from gateway.catalog import Entry
+from gateway.calls import Served, Verdict, Visit, answered, error, exchange_for, refusal, runs_tasks, worded
+from gateway.catalog import Catalog, Entry
+from gateway.elicitations import Elicitations
 from gateway.parking import Parked, Parking
 from gateway.state import NotOurs, Sealer, State
+from gateway.tasks import TaskIds
 from mcpserver.protocol import codes, jsonrpc, results
 from mcpserver.protocol.versions import ROUTED
 from remotes.upstream.client import Upstream
-from remotes.upstream.envelope import Exchange
+from remotes.upstream.envelope import Ask, Exchange
 from remotes.upstream.outcome import Answer, Failed, Outcome, Refusal
 from remotes.upstream.pool import Pool
 
 # As many rounds as the official SDKs go along with.
 ROUNDS_MAX = 10
+_PAGES_MAX = 20
 _NOTHING = b"{}"
 
 
@@ -38,12 +41,18 @@ class Rounds:
     def __init__(
         self,
         pool: Pool,
+        catalog: Catalog,
         parking: Parking,
+        tasks: TaskIds,
+        elicitations: Elicitations,
         sealer: Sealer,
         loop_time: Callable[[], float],
         wall_time: Callable[[], float],
     ) -> None:
         self._pool = pool
+        self._catalog = catalog
+        self._elicitations = elicitations
+        self._tasks = tasks
         self._parking = parking
         self._sealer = sealer
         self._loop_time = loop_time
@@ -52,11 +61,11 @@ class Rounds:
     async def serve(self, visit: Visit, entry: Entry, base: Upstream) -> Served:
         """Serve one call on the remote's session that it belongs on."""
         call = visit.call
-        if call.method not in ROUTED or (call.modern and not _interactive(visit)):
+        if call.modern and call.method in ROUTED and _interactive(visit):
+            return await self._modern(visit, entry, base)
+        if call.modern:
             upstream = self._lease(visit, base, _NOTHING)
             return await self._once(visit, entry, upstream) if upstream else _too_many(visit, base)
-        if call.modern:
-            return await self._modern(visit, entry, base)
         upstream = self._lease(visit, base, _asked_of(visit))
         return await self._session(visit, entry, upstream) if upstream else _too_many(visit, base)
 
@@ -67,23 +76,89 @@ class Rounds:
 
     async def _once(self, visit: Visit, entry: Entry, upstream: Upstream) -> Served:
         exchange = exchange_for(visit, entry, upstream, self._loop_time())
-        return answered(visit.call, entry, upstream, await upstream.exchange(exchange))
+        return answered(visit.call, entry, upstream, await self._exchange(visit, entry, upstream, exchange))
+
+    async def _exchange(self, visit: Visit, entry: Entry, upstream: Upstream, exchange: Exchange) -> Outcome:
+        """Send it, as a task where the remote takes it only so; task ids leave as the client knows them."""
+        is_driven = entry.only_as_task and "task" not in exchange.params and runs_tasks(upstream)
+        if is_driven:
+            exchange.params["task"] = Raw(b"{}")
+        outcome = await upstream.exchange(exchange)
+        if is_driven and isinstance(outcome, Answer):
+            outcome = await self._awaited(upstream, exchange, outcome)
+        if not isinstance(outcome, Answer):
+            return outcome
+        raw = self._catalog.readdressed(visit.call.method, entry, outcome.result)
+        if b'"taskId"' in raw:
+            raw = self._tasks.exposed(raw, entry.remote, visit.principal.key_id)
+        return outcome if raw is outcome.result else Answer(raw, outcome.modern)
+
+    @staticmethod
+    async def _awaited(upstream: Upstream, exchange: Exchange, created: Answer) -> Outcome:
+        """The result of a task that nobody but us knows to be one."""
+        task = jsonrpc.fields(jsonrpc.fields(created.result, "result").get("task"), "task")
+        if "taskId" not in task:
+            return created
+        exchange.method, exchange.params = "tasks/result", {"taskId": task["taskId"]}
+        outcome = await upstream.exchange(exchange)
+        if isinstance(outcome, Answer):
+            result = jsonrpc.fields(outcome.result, "result")
+            result.pop("_meta", None)  # it names the task
+            return Answer(jsonrpc.encode(result), outcome.modern)
+        return outcome
+
+    async def tasks_of(self, visit: Visit, base: Upstream) -> list[bytes]:
+        """This key's tasks at one remote, all pages of its list."""
+        upstream = self._lease(visit, base, _asked_of(visit))
+        found: list[bytes] = []
+        params: jsonrpc.Fields = {}
+        deadline = self._loop_time() + base.spec.list_timeout_s
+        for _ in range(_PAGES_MAX if upstream is not None else 0):
+            assert upstream is not None
+            outcome = await upstream.exchange(Exchange("tasks/list", params, deadline=deadline))
+            if not isinstance(outcome, Answer):
+                break
+            result = jsonrpc.fields(outcome.result, "result")
+            listed = jsonrpc.items(result.get("tasks"))
+            own = (self._tasks.listed(one, base.spec.name, visit.principal.key_id) for one in listed)
+            found += [task for task in own if task is not None]
+            if "nextCursor" not in result:
+                break
+            params = {"cursor": result["nextCursor"]}
+        return found
 
     # A client of a session.
 
     async def _session(self, visit: Visit, entry: Entry, upstream: Upstream) -> Served:
         exchange = exchange_for(visit, entry, upstream, self._loop_time())
         exchange.capabilities = Raw(_asked_of(visit))
+        exchange.ask = self._ask_about_tasks(visit, entry)
         for _ in range(ROUNDS_MAX):
-            outcome = await upstream.exchange(exchange)
+            outcome = await self._exchange(visit, entry, upstream, exchange)
             required = _required(outcome)
             if required is None:
+                if isinstance(outcome, Refusal):
+                    self._elicitations.required(visit, jsonrpc.error_body(outcome.error))
                 return answered(visit.call, entry, upstream, outcome)
             replies = await self._asked(visit, required)
             if isinstance(replies, Refusal):
                 return error(visit.call, replies)
             exchange = self._next_round(exchange, upstream, replies, required.state)
         return worded(visit.call, f"{entry.remote} asked more than {ROUNDS_MAX} times in one call")
+
+    def _ask_about_tasks(self, visit: Visit, entry: Entry) -> Ask | None:
+        """Questions of a task name it, in the client's id on the way out and the remote's on the way back."""
+        put = visit.ask
+        if put is None:
+            return None
+        key_id = visit.principal.key_id
+
+        async def ask(method: str, params: bytes | None) -> asking.Reply:
+            self._elicitations.asked(visit, params)
+            reply = await put(method, self._tasks.question(params, entry.remote, key_id))
+            return Answer(self._tasks.reply(reply.result, key_id), False) if isinstance(reply, Answer) else reply
+
+        return ask
 
     async def _asked(self, visit: Visit, required: InputRequired) -> jsonrpc.Fields | Refusal:
         """The client's answers by key; an error to anything but an elicitation ends the call with that error."""
@@ -157,7 +232,7 @@ class Rounds:
             exchange.params = {name: raw for name, raw in exchange.params.items() if name != "requestState"}
             if found.inner is not None:
                 exchange.params["requestState"] = Raw(jsonrpc.encode(found.inner))
-        outcome = await upstream.exchange(exchange)
+        outcome = await self._exchange(visit, entry, upstream, exchange)
         required = _required(outcome)
         if required is None or not isinstance(outcome, Answer):
             return answered(visit.call, entry, upstream, outcome)
@@ -182,7 +257,7 @@ class Rounds:
             exchange = exchange_for(visit, entry, upstream, self._loop_time())
             exchange.notify, exchange.ask = parked.tell, ask
             parked.exchange = exchange
-            outcome = await upstream.exchange(exchange)
+            outcome = await self._exchange(visit, entry, upstream, exchange)
             if isinstance(outcome, Refusal):
                 questions = asking.required_by_error(jsonrpc.error_body(outcome.error))
                 if questions:
@@ -219,8 +294,14 @@ class Rounds:
         return Served(jsonrpc.result(visit.call.id, raw), Verdict.INPUT_REQUIRED)
 
     def _state(self, visit: Visit, entry: Entry, digest: str, *, parked: str = "", inner: str | None = None) -> State:
-        expires = int(self._wall_time()) + state.LIFE_S
+        expires = int(self._wall_time() + self._parking.life_s)
         return State(visit.principal.key_id, entry.remote, digest, expires, parked, inner)
+
+
+def lists_tasks(upstream: Upstream) -> bool:
+    """Whether a remote can be asked which tasks it has."""
+    greeting = upstream.greeting
+    return greeting is not None and not greeting.modern and b'"list"' in bytes(greeting.capabilities.get("tasks", b""))
 
 
 def _interactive(visit: Visit) -> bool:

@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import mcpserver
+from gateway import asking
 from gateway.catalog import Catalog, Kept
+from gateway.elicitations import Elicitations
 from gateway.metrics import Recent
 from gateway.outbox import Outbox
 from gateway.parking import Parking
 from gateway.pipeline import Pipeline
+from gateway.resumption import Trail, Trails
 from gateway.rounds import Rounds
-from gateway.sessions import Sessions
+from gateway.sessions import Session, Sessions
 from gateway.slots import Slots
 from gateway.state import Sealer
+from gateway.subscriptions import Subscriptions
+from gateway.tasks import TaskIds
 from keys.authenticate import Authenticator
 from mcpserver.lib import log as logs
 from mcpserver.lib.clock import Clock
@@ -53,10 +58,22 @@ class Runtime:
         self.recent = Recent(clock.monotonic)
         self.pool = Pool(max_bytes=limits.read_max_bytes, max_in_flight=limits.max_in_flight_per_remote)
         self.catalog = Catalog(self._published, self._contacted)
-        self.parking = Parking()
-        rounds = Rounds(self.pool, self.parking, Sealer(secret), self._loop_time, lambda: clock.now().timestamp())
-        self.pipeline = Pipeline(self.catalog, self.pool, rounds)
-        self.streams: dict[Outbox, tuple[str, Callable[[str], bytes | None]]] = {}
+        self.parking = Parking(limits.answer_wait_s)
+        self.subscriptions = Subscriptions(self.pool)
+        tasks = TaskIds(secret)
+        rounds = Rounds(
+            self.pool,
+            self.catalog,
+            self.parking,
+            tasks,
+            Elicitations(self.pool),
+            Sealer(secret),
+            self._loop_time,
+            lambda: clock.now().timestamp(),
+        )
+        self.pipeline = Pipeline(self.catalog, self.pool, rounds, tasks, self.subscriptions)
+        self.trails = Trails(clock.monotonic)
+        self.streams: dict[Outbox | Trail, tuple[str, Callable[[str], bytes | None]]] = {}
         self.draining = False
         self.snapshot = Snapshot(0, "", {})
         self._config = config
@@ -98,12 +115,16 @@ class Runtime:
     def open_stream(self, key_id: str, announce: Callable[[str], bytes | None]) -> Outbox:
         """A new stream of one key. `announce` turns `tools`, `prompts` or `resources` into the message it wants, or None."""
         stream = Outbox()
+        self.tell(stream, key_id, announce)
+        return stream
+
+    def tell(self, stream: Outbox | Trail, key_id: str, announce: Callable[[str], bytes | None]) -> None:
+        """Put announcements on a stream until `close_stream`, and end it when the gateway drains or the key is revoked."""
         self.streams[stream] = (key_id, announce)
         if self.draining:
             stream.finish()  # it came over a connection that was open already
-        return stream
 
-    def close_stream(self, stream: Outbox) -> None:
+    def close_stream(self, stream: Outbox | Trail) -> None:
         self.streams.pop(stream, None)
 
     def status(self) -> dict[str, Any]:
@@ -147,7 +168,7 @@ class Runtime:
             "era": listing.greeting.revision if listing else None,
             "tools": len(listing.entries.get("tools/list", ())) if listing else 0,
             "latency_ms": kept.latency_ms if kept is not None else None,
-            "last_error": failure.message if failure is not None else None,
+            "last_error": failure.told if failure is not None else None,
             "phase": failure.phase if failure is not None else None,
             "missing_env": [missing.variable for missing in spec.missing],
         }
@@ -158,6 +179,7 @@ class Runtime:
         self.snapshot = snapshot
         self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
         self.slots.follow(self.limits)
+        self.subscriptions.follow()
         upstreams = {name: one for name in snapshot.remotes if (one := self.pool.get(name)) is not None}
         self.catalog.follow(snapshot, upstreams)
         for upstream in gone:
@@ -169,6 +191,8 @@ class Runtime:
         while True:
             await asyncio.sleep(_WATCH_S)
             rounds += 1
+            self.trails.sweep()
+            self.subscriptions.sweep(self._loop_time())
             try:
                 await self.authenticator.refresh()
                 changed = await in_database(services.follow_file, self._config)
@@ -200,7 +224,7 @@ class Runtime:
                 "last_ok_at": self.clock.now(),
             }
         elif failure is not None:
-            facts |= {"phase": failure.phase, "error": failure.message}
+            facts |= {"phase": failure.phase, "error": failure.told}
         self._contacts[name] = facts
 
     async def _record_contacts(self) -> None:
@@ -222,7 +246,23 @@ class Runtime:
         self.parking.end_of(key_id)
         for session in self.sessions:
             if session.key_id == key_id:
-                self.sessions.end(session)
+                self.end_session(session)
+
+    def end_session(self, session: Session) -> None:
+        """The session is unknown from now on, and nothing of it goes on."""
+        self.sessions.end(session)
+        self.trails.end_of(session.id)
+        self.pool.end_session(session.id)
+        self.subscriptions.close(session.subscriber)
+
+    def roots_changed(self, session: Session) -> None:
+        """A client's roots are other ones: the remotes' sessions that were told it has roots hear of it."""
+        capabilities = asking.carried(session.capabilities.encode())
+        if "roots" in asking.declared(capabilities):
+            for upstream in self.pool.belonging(
+                capabilities=capabilities, key_id=session.key_id, session_id=session.id
+            ):
+                upstream.tell("notifications/roots/list_changed")
 
     @staticmethod
     def _loop_time() -> float:

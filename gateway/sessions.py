@@ -1,7 +1,7 @@
 """Handshake sessions: the proof is in the id, and what must be remembered for one is bounded and can be lost without harm.
 
-Remembered here: the log level, the requests that could be cancelled, the one open stream for messages outside a request, and
-which ids were ended. A session belongs to the key that opened it; with another key it does not exist.
+Remembered here: the log level, the requests that could be cancelled, the one stream for messages outside a request (its trail and
+its reader), and which ids were ended. A session belongs to the key that opened it; with another key it does not exist.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ import msgspec
 
 from gateway.asking import Reply
 from gateway.outbox import Outbox
+from gateway.resumption import Trail
+from gateway.subscriptions import Subscriber
 from keys.principal import Principal
 from mcpserver.protocol import session as sealed
 
@@ -43,6 +45,18 @@ class Session(msgspec.Struct, eq=False):
     open_calls: dict[bytes, Ongoing] = {}
     asked: dict[bytes, asyncio.Future[Reply]] = {}
     stream: Outbox | None = None
+    trail: Trail | None = None
+    hears: Subscriber | None = None
+
+    @property
+    def subscriber(self) -> Subscriber:
+        """How it hears of what happens outside its requests; one that nobody told otherwise reads its own stream."""
+        if self.hears is None:
+            self.hears = Subscriber(self.key_id, self._tell, lambda: self.stream is not None)
+        return self.hears
+
+    def _tell(self, message: bytes) -> bool:
+        return self.stream is not None and self.trail is not None and self.trail.put(message)
 
     def forget(self, id: bytes, call: Ongoing) -> None:
         """The call can be cancelled no more. A later one that took the same id while this one ran keeps it."""

@@ -21,8 +21,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from mcpserver.protocol.inbound import Call
 from mcpserver.protocol.versions import ROUTED
 
-# How long a person may take over one question, and so how long a state is good.
-LIFE_S = 600
 _NONCE_BYTES = 12
 _STATE_MAX = 64 * 1024
 

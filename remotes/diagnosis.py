@@ -62,7 +62,7 @@ def diagnose(spec: RemoteSpec, failure: Failure, reached: Phase) -> Diagnosis:
     """`reached`: the step the connection was in when it failed, as far as that could be watched."""
     phase = _phase(spec, failure, reached)
     error = "not_started" if phase is Phase.SPAWN else _WORDS.get(failure.fault, str(failure.fault))
-    return Diagnosis(error, phase, failure.message, _hint(spec, failure, phase))
+    return Diagnosis(error, phase, failure.told, _hint(spec, failure, phase))
 
 
 def _phase(spec: RemoteSpec, failure: Failure, reached: Phase) -> Phase:

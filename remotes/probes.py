@@ -261,6 +261,12 @@ class _Deaf:
     def changed(self, kind: str) -> None:
         pass
 
+    def updated(self, uri: str) -> None:
+        pass
+
+    def completed(self, elicitation_id: str) -> None:
+        pass
+
     def lost(self, failure: Failure) -> None:
         pass
 

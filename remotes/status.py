@@ -41,7 +41,7 @@ def of(spec: RemoteSpec, *, reached: bool, failure: Failure | None) -> Status:
 def refusal(spec: RemoteSpec) -> str | None:
     """Why a remote cannot be called at all, in words that say what to do; None when it can."""
     if not spec.enabled:
-        return f"{spec.name} is disabled; enable it with: mcp remote enable {spec.name}"
+        return f"{spec.name} is disabled: its entry in the configuration says `enabled: false`"
     if spec.missing:
         named = ", ".join(f"${{{one.variable}}} (in {one.field})" for one in spec.missing)
         return f"{spec.name} is misconfigured: {named} is not set in the gateway's environment"

@@ -43,3 +43,11 @@ def django_db_modify_db_settings():
     from django.db import connections
 
     connections["default"].settings_dict["TEST"]["NAME"] = str(HOME / "test.sqlite3")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """What a test logged travels between processes as UTF-8, which a lone surrogate is not."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "replace").decode()) for name, text in report.sections]
+    return report

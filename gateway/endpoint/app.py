@@ -10,7 +10,7 @@
 
 from urllib.parse import parse_qs
 
-from gateway.endpoint import stateless, streamable
+from gateway.endpoint import batch, stateless, streamable
 from gateway.endpoint.gate import Gate
 from gateway.endpoint.http import Answer, Receive, Scope, Send, read_body, refused, respond
 from gateway.endpoint.legacy_sse import LegacySse
@@ -86,7 +86,10 @@ class Endpoint:
         try:
             message = jsonrpc.decode(body)
         except jsonrpc.Malformed as error:
-            await respond(send, refused(400, error.code, error.message, id=error.id))
+            if jsonrpc.is_batch(body):
+                await self._batch(principal, body, headers, doubled, receive, send)
+            else:
+                await respond(send, refused(400, error.code, error.message, id=error.id))
             return
         era = _era(headers, doubled, message)
         if isinstance(era, Answer):
@@ -98,6 +101,25 @@ class Endpoint:
         else:
             await streamable.post(self._runtime, principal, message, headers, receive, send)
 
+    async def _batch(
+        self,
+        principal: Principal,
+        body: bytes,
+        headers: dict[bytes, bytes],
+        doubled: bytes | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        era = _era(headers, doubled, None)
+        if isinstance(era, Answer):
+            await respond(send, era)
+        elif era == MODERN:
+            await respond(send, batch.not_taken(MODERN))
+        elif doubled is not None:
+            await respond(send, _sent_twice(doubled))
+        else:
+            await batch.post(self._runtime, principal, body, headers, receive, send)
+
     async def _message(self, scope: Scope, principal: Principal, body: bytes, send: Send) -> None:
         ids = parse_qs(scope["query_string"].decode("latin-1")).get("session_id", [])
         if len(ids) != 1:
@@ -107,7 +129,7 @@ class Endpoint:
         await self._legacy.post(principal, ids[0], body, send)
 
 
-def _era(headers: inbound.Headers, doubled: bytes | None, message: jsonrpc.Message) -> str | Answer:
+def _era(headers: inbound.Headers, doubled: bytes | None, message: jsonrpc.Message | None) -> str | Answer:
     """Which era a POST is in, decided per request (specification 2026-07-28, basic/versioning "Backward Compatibility")."""
     id = message.id if isinstance(message, jsonrpc.Request) else None
     if doubled == _VERSION:

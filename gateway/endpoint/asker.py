@@ -1,7 +1,8 @@
 """A remote's question on its way to the client of a session: a request on the call's own stream, answered by a POST.
 
 Source: specification 2025-11-25, basic/transports "Sending Messages": requests that relate to a call belong on the call's stream,
-never on the session's other one. A question nobody answers ends after ten minutes; one whose client has left ends at once.
+never on the session's other one. A question nobody answers ends after a while; one whose client has left, and is not expected
+back, at once.
 """
 
 import asyncio
@@ -10,7 +11,6 @@ from collections.abc import Callable
 
 from gateway import asking
 from gateway.sessions import Session
-from gateway.state import LIFE_S
 from mcpserver.protocol import jsonrpc
 from remotes.upstream.envelope import Ask
 from remotes.upstream.outcome import Answer, Refusal
@@ -18,8 +18,8 @@ from remotes.upstream.outcome import Answer, Refusal
 _numbers = itertools.count(1)
 
 
-def asker(session: Session, put: Callable[[bytes], bool]) -> Ask | None:
-    """How to ask this session's client, or None when it declared nothing to be asked. `put` is False when nobody reads."""
+def asker(session: Session, put: Callable[[bytes], bool], wait_s: float) -> Ask | None:
+    """How to ask this session's client, or None when it declared nothing to be asked. `put` is False when nobody will read."""
     if not asking.declared(session.capabilities.encode()):
         return None
 
@@ -33,7 +33,7 @@ def asker(session: Session, put: Callable[[bytes], bool]) -> Ask | None:
         try:
             if not put(jsonrpc.request(id, method, params)):
                 return asking.unanswered(method, "the client has left")
-            async with asyncio.timeout(LIFE_S):
+            async with asyncio.timeout(wait_s):
                 return await answer
         except TimeoutError:
             put(_withdrawn(id))

@@ -17,6 +17,8 @@ from mcpserver.protocol import codes
 from mcpserver.protocol.inbound import Headers
 
 _REMEMBERED = 1024
+# Longer ones are no browser's: whoever sends them has no key yet, and shall not fill our memory.
+_REMEMBERED_BYTES = 512
 _CREDENTIALS = (b"authorization", b"x-api-key")
 # One body for every reason: whoever has no good key learns nothing about why.
 _UNAUTHORIZED = b'{"error":"unauthorized","message":"send a valid key: Authorization: Bearer KEY, or X-API-Key: KEY"}'
@@ -36,6 +38,8 @@ class Gate:
         about = (headers.get(b"host"), headers.get(b"origin"))
         if about in self._seen:
             return self._seen[about]
+        if sum(map(len, filter(None, about))) > _REMEMBERED_BYTES:
+            return self._judge(*about)
         if len(self._seen) >= _REMEMBERED:
             self._seen.clear()
         verdict = self._seen[about] = self._judge(*about)

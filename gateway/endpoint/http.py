@@ -37,8 +37,9 @@ def refused(
 
 
 async def respond(send: Send, answer: Answer) -> None:
-    length = (b"content-length", b"%d" % len(answer.body))
-    await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, length]})
+    # A 204 has no length, not even 0 (RFC 9110, 8.6).
+    length = () if answer.status == 204 else ((b"content-length", b"%d" % len(answer.body)),)
+    await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, *length]})
     await send({"type": "http.response.body", "body": answer.body})
 
 

@@ -11,7 +11,7 @@ import secrets
 import msgspec
 
 from gateway.calls import Served
-from gateway.endpoint import stream
+from gateway.endpoint import batch, stream
 from gateway.endpoint.asker import answered, asker
 from gateway.endpoint.http import Answer, Receive, Send, refused, respond
 from gateway.endpoint.served import no_slot, serve
@@ -21,12 +21,15 @@ from gateway.runtime import Runtime, list_changed
 from gateway.serving import ClientGone
 from gateway.sessions import Ongoing, Session
 from gateway.slots import Full
+from gateway.subscriptions import Subscriber
 from keys.principal import Principal
 from mcpserver.protocol import codes, jsonrpc, sse
 from mcpserver.protocol.inbound import Call
 
 log = logging.getLogger("mcp.endpoint")
 
+# JSON-RPC has batches, and no revision before 2025-06-18 takes them out.
+_BATCHES = ("2024-11-05", batch.REVISION)
 _ACCEPTED = Answer(202, b"Accepted", ((b"content-type", b"text/plain"),))
 
 
@@ -67,6 +70,8 @@ class LegacySse:
         finally:
             del self._relays[relay.id]
             self._runtime.pool.end_session(relay.id)
+            if relay.session is not None:
+                self._runtime.subscriptions.close(relay.session.subscriber)
             for task in list(relay.tasks):
                 task.cancel()
             self._runtime.close_stream(outbox)
@@ -78,7 +83,7 @@ class LegacySse:
             await respond(send, refused(404, codes.INVALID_REQUEST, "this session does not exist: open /sse"))
             return
         try:
-            answer = self._take(relay, jsonrpc.decode(body))
+            answer = self._take_all(relay, body) if jsonrpc.is_batch(body) else self._take(relay, jsonrpc.decode(body))
         except jsonrpc.Malformed as error:
             answer = refused(400, error.code, error.message, id=error.id)
         await respond(send, answer)
@@ -88,30 +93,52 @@ class LegacySse:
             return self._requested(relay, message)
         if relay.session is not None:
             if isinstance(message, jsonrpc.Notification):
-                notified(relay.session, message)
+                notified(self._runtime, relay.session, message)
             else:
                 answered(relay.session, message)
         return _ACCEPTED
 
+    def _take_all(self, relay: Relay, body: bytes) -> Answer:
+        """A batch, where the revision has them; what is wrong with one of its requests comes down the stream like an answer."""
+        if relay.session is None or relay.session.revision not in _BATCHES:
+            return batch.not_taken("this session")
+        for message in batch.read(body):
+            answer = self._take(relay, message)
+            if answer.status != _ACCEPTED.status:
+                relay.outbox.put_answer(sse.encode(answer.body))
+        return _ACCEPTED
+
     def _requested(self, relay: Relay, message: jsonrpc.Request) -> Answer:
+        if relay.outbox.is_full:
+            full = Full(429, 1, "this client does not read its stream")
+            return no_slot(full, message.id)
         if message.method == "initialize":
             revision, capabilities, body = initialized(self._runtime, message)
-            relay.session = self._runtime.sessions.unlisted(relay.principal, revision, capabilities)
+            relay.session = self._opened(relay, revision, capabilities)
             relay.outbox.put_answer(sse.encode(body))
             return _ACCEPTED
         if relay.session is None:
             return refused(400, codes.INVALID_REQUEST, "send initialize first", id=message.id)
         if message.id in relay.session.open_calls:
             return refused(400, codes.INVALID_REQUEST, "a request with this id is under way", id=message.id)
-        if relay.outbox.is_full:
-            full = Full(429, 1, "this client does not read its stream")
-            return no_slot(full, message.id)
         call = read_call(relay.session, message)
         if isinstance(call, bytes):
             relay.outbox.put_answer(sse.encode(call))
         else:
             self._start(relay, relay.session, call)
         return _ACCEPTED
+
+    def _opened(self, relay: Relay, revision: str, capabilities: bytes) -> Session:
+        if relay.session is not None:
+            self._runtime.subscriptions.close(relay.session.subscriber)
+        session = self._runtime.sessions.unlisted(relay.principal, revision, capabilities)
+        session.id = relay.id  # whose upstream sessions they are
+
+        def put(message: bytes) -> bool:
+            return relay.outbox.put(sse.encode(message))
+
+        session.hears = Subscriber(session.key_id, put, lambda: True)
+        return session
 
     def _start(self, relay: Relay, session: Session, call: Call) -> None:
         task = asyncio.create_task(self._serve(relay, session, call))
@@ -141,8 +168,9 @@ class LegacySse:
                 notify,
                 {},
                 transport="sse",
-                ask=asker(session, put),
+                ask=asker(session, put, self._runtime.limits.answer_wait_s),
                 session_id=relay.id,
+                subscriber=session.subscriber,
             )
             relay.outbox.put_answer(sse.encode(_body(call, served)))
         except Exception:

@@ -3,24 +3,34 @@
 A request that ends quickly and tells nothing, which is nearly every one, costs two sends. One that takes longer is watched:
 a client that leaves is noticed, and silence is broken by heartbeats, because intermediaries and clients give up on bodies
 without bytes.
+
+The stream of a session's request leaves a trail: its client may lose the connection and read on over another.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.endpoint.http import EVENT_STREAM, Answer, Header, Receive, Send, respond
+from gateway.endpoint.young import Young
 from gateway.outbox import Outbox
+from gateway.resumption import Trail
 from gateway.serving import ClientGone
 from mcpserver.protocol import jsonrpc, sse
 
-# A request older than this is worth a watcher.
-_SLOW_S = 0.05
+_young = Young()
 
 
 class Reply:
     def __init__(
-        self, send: Send, receive: Receive, *, may_stream: bool, heartbeat_s: float, headers: tuple[Header, ...] = ()
+        self,
+        send: Send,
+        receive: Receive,
+        *,
+        may_stream: bool,
+        heartbeat_s: float,
+        headers: tuple[Header, ...] = (),
+        open_trail: Callable[[], Trail] | None = None,
     ) -> None:
         self.gone = False
         self.on_gone: Callable[[], None] = lambda: None
@@ -29,62 +39,96 @@ class Reply:
         self._may_stream = may_stream
         self._heartbeat_s = heartbeat_s
         self._headers = headers
+        self._open_trail = open_trail
+        self._trail: Trail | None = None
         self._outbox: Outbox | None = None
         self._pump: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_SLOW_S, self._slow)
+        _young.add(self)
 
     def notify(self, method: str, params: bytes | None) -> None:
         """Send a notification ahead of the answer, if the client takes streams."""
-        if self._may_stream and not self.gone:
-            self._stream().put(sse.encode(jsonrpc.notification(method, params)))
+        if self._is_reachable:
+            self._put(jsonrpc.notification(method, params), must_arrive=False)
 
     def request(self, message: bytes) -> bool:
         """Send a request of ours (or its withdrawal) ahead of the answer; False when it cannot reach the client."""
-        if not self._may_stream or self.gone:
+        if self._is_reachable:
+            self._put(message, must_arrive=True)
+        return self._is_reachable
+
+    def answer_early(self, body: bytes) -> bool:
+        """Send one of several answers ahead of the last; False when there is no stream yet, and it must wait for the others."""
+        if self._outbox is None or not self._is_reachable:
             return False
-        self._stream().put_answer(sse.encode(message))
+        self._put(body, must_arrive=True)
         return True
 
     async def finish(self, answer: Answer) -> None:
         """Send the answer; raises ClientGone."""
-        self._timer.cancel()
-        try:
-            if self._pump is None or self._outbox is None:
-                await respond(self._send, Answer(answer.status, answer.body, (*answer.headers, *self._headers)))
-                return
-            self._outbox.put_answer(sse.encode(answer.body))
-            self._outbox.end()
-            await self._pump
-        finally:
-            self._stop_watching()
+        await self._finish(answer, (answer.body,))
+
+    async def finish_batch(self, bodies: Sequence[bytes]) -> None:
+        """Send the answers that did not go out early; raises ClientGone. There may be none: all were cancelled."""
+        await self._finish(Answer(200, b"[" + b",".join(bodies) + b"]") if bodies else Answer(202, b"", ()), bodies)
 
     async def end(self) -> None:
-        """End without an answer: the client cancelled."""
-        self._timer.cancel()
-        try:
-            if self._pump is None or self._outbox is None:
-                await respond(self._send, Answer(202, b"", self._headers))
-                return
-            self._outbox.end()
-            await self._pump
-        finally:
-            self._stop_watching()
+        """End without an answer: the client cancelled. Nothing is left to come back for."""
+        if self._trail is not None:
+            self._trail.withdraw()
+        await self._finish(Answer(202, b"", ()), ())
 
     async def abandon(self) -> None:
         """Nobody reads any more."""
-        self._timer.cancel()
+        _young.discard(self)
         self._stop_watching()
         if self._pump is not None:
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError, ClientGone):
                 await self._pump
 
+    @property
+    def _is_reachable(self) -> bool:
+        """Whether the client reads, or has what it needs to come back and read."""
+        if not self.gone:
+            return self._may_stream
+        return self._trail is not None and not self._trail.is_deserted
+
+    async def _finish(self, answer: Answer, messages: Sequence[bytes]) -> None:
+        _young.discard(self)
+        try:
+            if self._pump is None or self._outbox is None:
+                await respond(self._send, Answer(answer.status, answer.body, (*answer.headers, *self._headers)))
+                return
+            for message in messages:
+                self._put(message, must_arrive=True)
+            (self._trail or self._outbox).end()
+            await self._pump
+        finally:
+            self._stop_watching()
+
+    def _put(self, message: bytes, *, must_arrive: bool) -> None:
+        stream = self._stream()
+        if self._trail is not None:
+            put = self._trail.put_answer if must_arrive else self._trail.put
+            put(message)
+        else:
+            put = stream.put_answer if must_arrive else stream.put
+            put(sse.encode(message))
+
     def _stream(self) -> Outbox:
         if self._outbox is None:
-            self._outbox = Outbox()
+            self._outbox = self._followed() if self._open_trail is not None else Outbox()
             self._pump = asyncio.create_task(self._run(self._outbox))
         return self._outbox
+
+    def _followed(self) -> Outbox:
+        assert self._open_trail is not None
+        self._trail = self._open_trail()
+        outbox = self._trail.follow()
+        if self._trail.opening:
+            outbox.put_answer(self._trail.opening)
+        return outbox
 
     async def _run(self, outbox: Outbox) -> None:
         try:
@@ -95,7 +139,7 @@ class Reply:
         except ClientGone:
             self._left()
 
-    def _slow(self) -> None:
+    def grown_old(self) -> None:
         self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -117,6 +161,9 @@ class Reply:
     def _left(self) -> None:
         if not self.gone:
             self.gone = True
+            if self._trail is not None and self._outbox is not None:
+                self._trail.leave(self._outbox)
+                self._outbox.end()
             self.on_gone()
 
     def _stop_watching(self) -> None:

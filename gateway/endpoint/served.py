@@ -10,6 +10,7 @@ from gateway.calls import Served, Verdict, Visit
 from gateway.endpoint.http import JSON, Answer
 from gateway.runtime import Runtime
 from gateway.slots import Full
+from gateway.subscriptions import Subscriber
 from keys.principal import Principal
 from mcpserver.lib import log
 from mcpserver.protocol import codes, inbound, jsonrpc, versions
@@ -42,13 +43,14 @@ async def serve(
     transport: str,
     ask: Ask | None = None,
     session_id: str = "",
+    subscriber: Subscriber | None = None,
 ) -> Served | Full:
     """Serve one request. Cancelling it cancels the remote's work and is logged as such."""
     full = runtime.slots.requests.take(principal.key_id)
     if full is not None:
         metrics.REFUSED.labels("requests").inc()
         return full
-    visit = Visit(call, principal, runtime.snapshot, _filtered(call, notify), headers, ask, session_id)
+    visit = Visit(call, principal, runtime.snapshot, _filtered(call, notify), headers, ask, session_id, subscriber)
     monotonic = runtime.clock.monotonic
     began = monotonic()
     verdict, code = Verdict.CANCELLED, 0
@@ -62,6 +64,8 @@ async def serve(
     finally:
         seconds = monotonic() - began
         runtime.slots.requests.give_back(principal.key_id)
+        for errand in visit.errands:
+            errand.notify = None
         runtime.recent.note(call.method, visit.remote, verdict, seconds)
         log.access(
             {

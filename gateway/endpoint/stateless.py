@@ -17,6 +17,7 @@ from gateway.endpoint.served import internal_error, no_slot, serve, stopping
 from gateway.runtime import Runtime
 from gateway.serving import ClientGone
 from gateway.slots import Full
+from gateway.subscriptions import URIS_MAX, Subscriber, TooMany
 from keys.principal import Principal
 from mcpserver.protocol import codes, inbound, jsonrpc, sse
 from mcpserver.protocol.inbound import SUBSCRIPTION_ID, Call, Rejection
@@ -90,9 +91,10 @@ def _answer(call: Call, served: Served | Full) -> Answer:
 
 
 async def _listen(runtime: Runtime, principal: Principal, call: Call, receive: Receive, send: Send) -> None:
-    """A stream of list changes, each marked with the subscription's id; its graceful end is the request's result."""
+    """A stream of changes, each marked with the subscription's id; its graceful end is the request's result."""
     try:
         wanted = jsonrpc.fields(call.params.get("notifications"), "notifications")
+        uris = _uris(wanted.get("resourceSubscriptions"))
     except jsonrpc.Malformed as error:
         await respond(send, refused(400, error.code, error.message, id=call.id))
         return
@@ -100,7 +102,7 @@ async def _listen(runtime: Runtime, principal: Principal, call: Call, receive: R
     if (no := slots.take(principal.key_id)) is not None:
         await respond(send, no_slot(no, call.id))
         return
-    granted = {name: True for name in _WANTED if bytes(wanted.get(name, b"")) == b"true"}
+    granted: dict[str, Any] = {name: True for name in _WANTED if bytes(wanted.get(name, b"")) == b"true"}
     kinds = {_WANTED[name] for name in granted}
     mark = {"_meta": {SUBSCRIPTION_ID: msgspec.Raw(call.id)}}
 
@@ -110,14 +112,40 @@ async def _listen(runtime: Runtime, principal: Principal, call: Call, receive: R
         return sse.encode(jsonrpc.notification(f"notifications/{kind}/list_changed", jsonrpc.encode(mark)))
 
     outbox = runtime.open_stream(principal.key_id, announce)
-    acknowledged = jsonrpc.encode(mark | {"notifications": granted})
-    first = sse.encode(jsonrpc.notification("notifications/subscriptions/acknowledged", acknowledged))
+    subscriber = Subscriber(
+        principal.key_id, lambda message: outbox.put(sse.encode(message)), lambda: True, meta=mark["_meta"]
+    )
     try:
+        if uris:
+            granted["resourceSubscriptions"] = await _watched(runtime, principal, subscriber, uris)
+        acknowledged = jsonrpc.encode(mark | {"notifications": granted})
+        first = sse.encode(jsonrpc.notification("notifications/subscriptions/acknowledged", acknowledged))
         if await stream.run(outbox, send, receive, runtime.limits, first=first):
             result = jsonrpc.encode({"resultType": "complete"} | mark)
             await stream.close(send, sse.encode(jsonrpc.result(call.id, result)))
     except ClientGone:
         log.debug("a listener left")
     finally:
+        runtime.subscriptions.close(subscriber)
         runtime.close_stream(outbox)
         slots.give_back(principal.key_id)
+
+
+async def _watched(runtime: Runtime, principal: Principal, subscriber: Subscriber, uris: list[str]) -> list[str]:
+    """Those of the resources whose changes will be told: they exist for this key, and their remote can tell."""
+    await runtime.catalog.ready()
+    located = ((uri, runtime.catalog.located(uri, principal)) for uri in uris[:URIS_MAX])
+    places = {uri: place for uri, place in located if place is not None}
+    try:
+        refused = await runtime.subscriptions.add(subscriber, places)
+    except TooMany:
+        return []
+    return [uri for uri in places if uri not in refused]
+
+
+def _uris(raw: msgspec.Raw | None) -> list[str]:
+    try:
+        return [] if raw is None else list(dict.fromkeys(msgspec.json.decode(raw, type=list[str])))
+    except msgspec.DecodeError:
+        why = "resourceSubscriptions must be a list of URIs"
+        raise jsonrpc.Malformed(codes.INVALID_PARAMS, why) from None

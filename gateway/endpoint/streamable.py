@@ -1,7 +1,7 @@
 """Revisions 2025-03-26, 2025-06-18 and 2025-11-25: a session opened by `initialize`, POSTs inside it, one GET stream beside it.
 
 A client that leaves does not cancel (basic/transports, "Sending Messages"): its request runs on to its deadline. Cancelling is
-a notification; ending is DELETE.
+a notification; ending is DELETE. What its streams said is kept for it meanwhile (`resumption`).
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from gateway.endpoint.asker import answered, asker
 from gateway.endpoint.http import JSON, Answer, Receive, Send, refused, respond
 from gateway.endpoint.reply import Reply
 from gateway.endpoint.served import internal_error, no_slot, serve, stopping
+from gateway.resumption import Trail, is_of_session
 from gateway.runtime import Runtime, list_changed
 from gateway.serving import ClientGone
 from gateway.sessions import Ongoing, Session
@@ -26,7 +27,13 @@ from mcpserver.protocol.inbound import Call
 log = logging.getLogger("mcp.endpoint")
 
 SESSION = b"mcp-session-id"
+LAST_EVENT = b"last-event-id"
 _NO_SESSION = "this session does not exist or has ended: send initialize"
+# An empty stream would do, but some clients do not take an error for the answer and would come back for ever. In HTML's
+# "Server-sent events" this status tells them not to.
+_NO_MORE = Answer(204, b"", ())
+# Not 404, which would tell the client that its session is gone.
+_NOT_KEPT = "nothing is kept from that event on: its stream has ended, or is too old"
 
 
 async def post(
@@ -40,57 +47,110 @@ async def post(
     if isinstance(message, jsonrpc.Request) and message.method == "initialize":
         await respond(send, _initialize(runtime, principal, message))
         return
-    session = _session(runtime, principal, headers)
+    session = session_of(runtime, principal, headers)
     if isinstance(session, Answer):
         await respond(send, session)
     elif isinstance(message, jsonrpc.Request):
         await _request(runtime, principal, session, message, headers, receive, send)
     else:
         if isinstance(message, jsonrpc.Notification):
-            notified(session, message)
+            notified(runtime, session, message)
         else:
             answered(session, message)
         await respond(send, Answer(202, b"", ()))
 
 
 async def get(runtime: Runtime, principal: Principal, headers: inbound.Headers, receive: Receive, send: Send) -> None:
-    """The stream for messages outside any request; a newer one takes the place of an older one."""
+    """The stream for messages outside any request, or the rest of a stream that was cut off."""
     if SESSION not in headers:
         await respond(
             send, refused(405, codes.INVALID_REQUEST, "a GET needs a session", headers=((b"allow", b"POST"),))
         )
         return
-    session = _session(runtime, principal, headers)
+    session = session_of(runtime, principal, headers)
     if isinstance(session, Answer):
         await respond(send, session)
         return
-    if not _accepts(headers, b"text/event-stream"):
+    if not accepts(headers, b"text/event-stream"):
         await respond(send, refused(406, codes.INVALID_REQUEST, "a GET must accept text/event-stream"))
         return
+    last = headers.get(LAST_EVENT, b"")
+    found = runtime.trails.find(session.id, last) if last else None
+    if found is not None and found[0].is_call:
+        await _rest_of_call(runtime, principal, *found, receive, send)
+    elif found is None and last and not is_of_session(last):
+        await respond(send, refused(400, codes.INVALID_REQUEST, _NOT_KEPT))
+    else:
+        await _between_calls(runtime, principal, session, found, receive, send)
+
+
+async def _between_calls(
+    runtime: Runtime,
+    principal: Principal,
+    session: Session,
+    found: tuple[Trail, int] | None,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Serve the session's own stream, where it was left or afresh; a newer one takes the place of an older one."""
     older, slots = session.stream, runtime.slots.streams
     if older is not None:
         older.end()  # its slot passes on: a key with no slot to spare can reconnect
     elif (full := slots.take(principal.key_id)) is not None:
         await respond(send, no_slot(full, None))
         return
-    outbox = session.stream = runtime.open_stream(principal.key_id, lambda kind: sse.encode(list_changed(kind)))
+    trail, after = found or (_fresh_trail(runtime, session), 0)
+    outbox = session.stream = trail.follow(after)
+    first = sse.HEARTBEAT if found else sse.HEARTBEAT + trail.opening
+    session.subscriber.catch_up()
     try:
-        if await stream.run(outbox, send, receive, runtime.limits, first=sse.HEARTBEAT):
+        if await stream.run(outbox, send, receive, runtime.limits, first=first):
             await stream.close(send, stream.SHUTDOWN if runtime.draining else b"")
     except ClientGone:
         log.debug("the client of a session's stream left")
     finally:
-        runtime.close_stream(outbox)
+        trail.leave(outbox)
         if session.stream is outbox:
             session.stream = None
             slots.give_back(principal.key_id)
 
 
+def _fresh_trail(runtime: Runtime, session: Session) -> Trail:
+    """Announcements go to this one from now on, and to no other of the session."""
+    if session.trail is not None:
+        session.trail.close()
+    trail = session.trail = runtime.trails.of_session(session.id, session.key_id, primed=is_primed(session))
+    trail.on_over = lambda: runtime.close_stream(trail)
+    runtime.tell(trail, session.key_id, list_changed)
+    return trail
+
+
+async def _rest_of_call(
+    runtime: Runtime, principal: Principal, trail: Trail, after: int, receive: Receive, send: Send
+) -> None:
+    """What a call said since its client was cut off, then what it says, to its answer."""
+    if not trail.has_more(after):
+        await respond(send, _NO_MORE)
+        return
+    slots = runtime.slots.streams
+    if (full := slots.take(principal.key_id)) is not None:
+        await respond(send, no_slot(full, None))
+        return
+    outbox = trail.follow(after)
+    try:
+        if await stream.run(outbox, send, receive, runtime.limits, first=sse.HEARTBEAT):
+            await stream.close(send)
+    except ClientGone:
+        log.debug("the client of a resumed call left again")
+    finally:
+        trail.leave(outbox)
+        slots.give_back(principal.key_id)
+
+
 async def delete(runtime: Runtime, principal: Principal, headers: inbound.Headers, send: Send) -> None:
-    session = _session(runtime, principal, headers)
+    session = session_of(runtime, principal, headers)
     if isinstance(session, Session):
-        runtime.sessions.end(session)
-        runtime.pool.end_session(session.id)
+        runtime.end_session(session)
         session = Answer(204, b"", ())
     await respond(send, session)
 
@@ -114,8 +174,15 @@ def initialized(runtime: Runtime, message: jsonrpc.Request) -> tuple[str, bytes,
     return revision, capabilities, jsonrpc.result(message.id, jsonrpc.encode(result))
 
 
-def notified(session: Session, message: jsonrpc.Notification) -> None:
-    """What a client tells: only a cancellation asks for something here."""
+def is_primed(session: Session) -> bool:
+    """Whether streams begin with an event that has no message: clients of earlier revisions parse every event as one."""
+    return session.revision >= "2025-11-25"
+
+
+def notified(runtime: Runtime, session: Session, message: jsonrpc.Notification) -> None:
+    """What a client tells: a cancellation, or that its roots changed."""
+    if message.method == "notifications/roots/list_changed":
+        runtime.roots_changed(session)
     if message.method != "notifications/cancelled":
         return
     try:
@@ -156,7 +223,8 @@ def _initialize(runtime: Runtime, principal: Principal, message: jsonrpc.Request
     return Answer(200, body, (JSON, (SESSION, session.id.encode())))
 
 
-def _session(runtime: Runtime, principal: Principal, headers: inbound.Headers) -> Session | Answer:
+def session_of(runtime: Runtime, principal: Principal, headers: inbound.Headers) -> Session | Answer:
+    """The session that a request names and its key opened, or why there is none."""
     id = headers.get(SESSION)
     if id is None:
         return refused(400, codes.INVALID_REQUEST, "header Mcp-Session-Id is missing: send initialize first")
@@ -180,8 +248,9 @@ async def _request(
     reply = Reply(
         send,
         receive,
-        may_stream=_accepts(headers, b"text/event-stream"),
+        may_stream=accepts(headers, b"text/event-stream"),
         heartbeat_s=runtime.limits.heartbeat_s,
+        open_trail=lambda: runtime.trails.of_call(session.id, session.key_id, primed=is_primed(session)),
     )
     task = asyncio.current_task()
     assert task is not None
@@ -194,8 +263,9 @@ async def _request(
             reply.notify,
             headers,
             transport="http",
-            ask=asker(session, reply.request),
+            ask=asker(session, reply.request, runtime.limits.answer_wait_s),
             session_id=session.id,
+            subscriber=session.subscriber,
         )
         session.forget(call.id, ongoing)
         await reply.finish(_answer(call, served))
@@ -218,6 +288,6 @@ def _answer(call: Call, served: Served | Full) -> Answer:
     return no_slot(served, call.id) if isinstance(served, Full) else Answer(200, served.body)
 
 
-def _accepts(headers: inbound.Headers, type: bytes) -> bool:
+def accepts(headers: inbound.Headers, type: bytes) -> bool:
     accept = headers.get(b"accept", b"")
     return type in accept or b"*/*" in accept

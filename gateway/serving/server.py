@@ -15,6 +15,7 @@ from typing import Any, cast
 from gateway.serving import tuning
 
 tuning.use_uvloop()
+tuning.share_arenas()
 
 from daphne.http_protocol import HTTPFactory  # noqa: E402
 from daphne.server import Server as DaphneServer  # noqa: E402

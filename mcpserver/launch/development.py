@@ -1,4 +1,4 @@
-"""./start test|check|lint|bench|lock: what `make` delegates to, so that nobody needs make."""
+"""./start test|check|lint|bench|conformance|lock: what `make` delegates to, so that nobody needs make."""
 
 import os
 import subprocess
@@ -18,7 +18,8 @@ LINTERS: tuple[tuple[str, ...], ...] = (
     ("mypy", "."),
     ("lint-imports", "--no-logo"),
 )
-FAST_TESTS = ("tests/unit", "tests/component")
+# Side by side, a file at a time: what a file's tests share is started once. System tests want the machine for themselves.
+FAST_TESTS = ("tests/unit", "tests/component", "-n", "2", "--dist", "loadfile")
 
 Task = Callable[[Installation, Sequence[str]], int]
 
@@ -29,7 +30,10 @@ def test(installation: Installation, extra: Sequence[str]) -> int:
     lacking = _run(installation, "python", "tests/clients/install.py")
     if lacking and os.environ.get("CI"):  # Elsewhere the tests that need what is lacking are listed as skipped.
         return lacking
-    return _run(installation, "python", "-m", "pytest", *extra)
+    if extra:
+        return _run(installation, "python", "-m", "pytest", *extra)
+    fast = _run(installation, "python", "-m", "pytest", *FAST_TESTS)
+    return _run(installation, "python", "-m", "pytest", "tests/system") or fast
 
 
 def lint(installation: Installation, extra: Sequence[str]) -> int:
@@ -50,6 +54,12 @@ def bench(installation: Installation, extra: Sequence[str]) -> int:
     return _run(installation, "python", "-m", "tests.bench", *extra)
 
 
+def conformance(installation: Installation, extra: Sequence[str]) -> int:
+    """the public conformance tool against the gateway, both eras on both sides."""
+    installation.ensure(TEST_LOCK)
+    return _run(installation, "python", "-m", "tests.conformance", *extra)
+
+
 def lock(installation: Installation, extra: Sequence[str]) -> int:
     """resolve pyproject.toml into both lock files, with hashes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -59,8 +69,15 @@ def lock(installation: Installation, extra: Sequence[str]) -> int:
     return 0
 
 
-TASKS: Mapping[str, Task] = {"test": test, "check": check, "lint": lint, "bench": bench, "lock": lock}
-TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "lock"})
+TASKS: Mapping[str, Task] = {
+    "test": test,
+    "check": check,
+    "lint": lint,
+    "bench": bench,
+    "conformance": conformance,
+    "lock": lock,
+}
+TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "conformance", "lock"})
 
 
 def _run(installation: Installation, program: str, *argv: str) -> int:

@@ -23,6 +23,8 @@ class Limits:
     max_in_flight_per_key: int = 32
     max_in_flight_per_remote: int = 32
     max_request_size: int = 1 * MIB
+    # How long a person may take over a question that a remote asks in the middle of a call.
+    answer_wait_s: float = 600
     # Answers: cut or refused above the first, never read beyond twice that.
     max_tool_response_size: int = 10 * MIB
     # The process.

@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw
 
 from mcpserver.protocol import codes, jsonrpc
 from mcpserver.protocol.headers import decode_value
-from mcpserver.protocol.versions import LOG_LEVELS, MODERN, MODERN_METHODS, ROUTED, SUPPORTED
+from mcpserver.protocol.versions import LOG_LEVELS, MODERN, MODERN_METHODS, NAMED, SUPPORTED
 
 PREFIX = "io.modelcontextprotocol/"
 PROTOCOL_VERSION = PREFIX + "protocolVersion"
@@ -152,8 +152,8 @@ def _header_mismatch(method: str, params: jsonrpc.Fields, headers: Headers, vers
         return "header MCP-Protocol-Version does not match the body's protocolVersion"
     if _value(headers, b"mcp-method") != method:
         return "header Mcp-Method is missing or does not match the body's method"
-    field = ROUTED.get(method)
-    if field is None:
+    field = NAMED.get(method)
+    if field is None or method not in MODERN_METHODS:  # what does not exist names nothing
         return None
     named = jsonrpc.text(params.get(field))
     header = _value(headers, b"mcp-name")

@@ -70,6 +70,7 @@ class _Envelope(msgspec.Struct, gc=False):
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _fields = msgspec.json.Decoder(dict[str, Raw])
+_items = msgspec.json.Decoder(list[Raw])
 _error = msgspec.json.Decoder(ErrorBody)
 _encode = msgspec.json.Encoder().encode
 _ID = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+', re.DOTALL)
@@ -88,16 +89,35 @@ def decode(body: bytes) -> Message:
     id = _id(envelope)
     if envelope.jsonrpc != "2.0":
         raise Malformed(codes.INVALID_REQUEST, 'jsonrpc must be "2.0"', id)
-    _refuse_doubled_keys(envelope, body, id)
+    params, result, error = _bytes(envelope.params), _bytes(envelope.result), _bytes(envelope.error)
+    if not _is_accounted_for(envelope, body, id, params or result or error):
+        _refuse_doubled_keys(body, id)
     if envelope.method is not UNSET:
-        return _request_or_notification(envelope, id)
-    if (envelope.result is UNSET) == (envelope.error is UNSET):
+        if result is not None or error is not None:
+            raise Malformed(codes.INVALID_REQUEST, "a request has no result and no error", id)
+        return _request_or_notification(str(envelope.method), params, id)
+    if (result is None) == (error is None):
         raise Malformed(codes.INVALID_REQUEST, "a message has a method, or either a result or an error", id)
-    if envelope.result is not UNSET:
-        if id is None:
-            raise Malformed(codes.INVALID_REQUEST, "a result needs the id of its request")
-        return Response(id, result=bytes(envelope.result))
-    return Response(id, error=bytes(envelope.error))  # type: ignore[arg-type]
+    if result is not None and id is None:
+        raise Malformed(codes.INVALID_REQUEST, "a result needs the id of its request")
+    return Response(id, result, error)
+
+
+def decode_batch(body: bytes, longest: int) -> list[Message]:
+    """Read the messages of a batch: requests and notifications, or responses. Raises Malformed: one bad one spoils it all."""
+    try:
+        raws = _items.decode(_ESCAPE.sub(_without_lone_surrogate, body))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Malformed(codes.PARSE_ERROR, f"not JSON: {error}") from None
+    if not 0 < len(raws) <= longest:
+        raise Malformed(codes.INVALID_REQUEST, f"a batch has 1 to {longest} messages, this one has {len(raws)}")
+    messages = [decode(bytes(raw)) for raw in raws]
+    if len({isinstance(message, Response) for message in messages}) > 1:
+        raise Malformed(codes.INVALID_REQUEST, "a batch holds requests and notifications, or responses, not both")
+    ids = [message.id for message in messages if isinstance(message, Request)]
+    if len(set(ids)) < len(ids):
+        raise Malformed(codes.INVALID_REQUEST, "a batch with two requests of one id")
+    return messages
 
 
 def is_batch(body: bytes) -> bool:
@@ -113,6 +133,14 @@ def fields(raw: bytes | Raw | None, what: str = "params") -> Fields:
         return _fields.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         raise Malformed(codes.INVALID_PARAMS, f"{what} must be an object") from None
+
+
+def items(raw: bytes | Raw | None) -> list[Raw]:
+    """The elements of a JSON array, undecoded; anything else has none."""
+    try:
+        return [] if raw is None else _items.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return []
 
 
 def text(raw: Raw | bytes | None) -> str | None:
@@ -214,24 +242,42 @@ def _id(envelope: _Envelope) -> bytes | None:
     return raw
 
 
-def _request_or_notification(envelope: _Envelope, id: bytes | None) -> Request | Notification:
-    if envelope.result is not UNSET or envelope.error is not UNSET:
-        raise Malformed(codes.INVALID_REQUEST, "a request has no result and no error", id)
-    params = None if envelope.params is UNSET else bytes(envelope.params)
-    if params is not None and params.lstrip()[:1] != b"{":
+def _bytes(raw: Raw | UnsetType) -> bytes | None:
+    return None if raw is UNSET else bytes(raw)
+
+
+def _request_or_notification(method: str, params: bytes | None, id: bytes | None) -> Request | Notification:
+    if params is not None and params[:1] != b"{":
         raise Malformed(codes.INVALID_REQUEST if id is None else codes.INVALID_PARAMS, "params must be an object", id)
-    method = str(envelope.method)
     return Notification(method, params) if id is None else Request(id, method, params)
 
 
-def _refuse_doubled_keys(envelope: _Envelope, body: bytes, id: bytes | None) -> None:
-    """Two readers of `{"method": a, "method": b}` may disagree on what it says, so nobody gets to read it.
+def _is_accounted_for(envelope: _Envelope, body: bytes, id: bytes | None, payload: bytes | None) -> bool:
+    """Whether what was read explains every quotation mark around the payload: then no key stands there twice.
 
-    Nearly every message is cleared by counting the quotation marks around its payload: what was read accounts for all of
-    them. Where it does not (a key we do not know, or one twice), the envelope is parsed again, key by key.
+    Two for each key and each string value. Clears nearly every message for the price of a look at a few bytes.
     """
-    if _quotes_around_payload(envelope, body) == _quotes_read(envelope, id):
-        return
+    around = body if payload is None else _around(body, payload)
+    quotes = 4
+    if envelope.id is not UNSET:
+        quotes += 4 if id is not None and id[:1] == b'"' else 2
+    if envelope.method is not UNSET:
+        quotes += 4
+    if payload is not None:
+        quotes += 2
+    return around.count(b'"') == quotes and b"\\" not in around
+
+
+def _around(body: bytes, payload: bytes) -> bytes:
+    """The body without its payload, which stands last in what nearly everybody sends."""
+    at = len(body) - len(payload) - 1
+    if not body.startswith(payload, at):
+        at = body.find(payload)
+    return body[:at] + body[at + len(payload) :]
+
+
+def _refuse_doubled_keys(body: bytes, id: bytes | None) -> None:
+    """Two readers of `{"method": a, "method": b}` may disagree on what it says, so nobody gets to read it."""
     last: list[tuple[str, Any]] = []
 
     def keep(pairs: list[tuple[str, Any]]) -> None:
@@ -247,26 +293,3 @@ def _refuse_doubled_keys(envelope: _Envelope, body: bytes, id: bytes | None) -> 
     doubled = {name for name in names if name in _ENVELOPE_KEYS and names.count(name) > 1}
     if doubled:
         raise Malformed(codes.INVALID_REQUEST, f"{', '.join(sorted(doubled))} given twice", id)
-
-
-def _quotes_around_payload(envelope: _Envelope, body: bytes) -> int:
-    for raw in (envelope.params, envelope.result, envelope.error):
-        if isinstance(raw, Raw):
-            payload = bytes(raw)
-            at = body.find(payload)
-            body = body[:at] + body[at + len(payload) :]
-            break
-    return -1 if b"\\" in body else body.count(b'"')
-
-
-def _quotes_read(envelope: _Envelope, id: bytes | None) -> int:
-    """Two for each key and each string value of the envelope, and none for its payload."""
-    quotes = 4
-    if envelope.id is not UNSET:
-        quotes += 4 if id is not None and id[:1] == b'"' else 2
-    if envelope.method is not UNSET:
-        quotes += 4
-    for payload in (envelope.params, envelope.result, envelope.error):
-        if payload is not UNSET:
-            quotes += 2
-    return quotes

@@ -4,14 +4,21 @@ Works on the bytes of a result and decodes only where it must (specification 202
 server/tools "Error Handling").
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from mcpserver.protocol import jsonrpc
 from mcpserver.protocol.inbound import SERVER_INFO
+from mcpserver.protocol.versions import HANDSHAKE, MODERN
 
+# What came with a revision, and what an earlier one must not get (the changelogs of 2025-03-26, 2025-06-18, 2026-07-28).
+_STRUCTURED_SINCE = _LINKS_SINCE = "2025-06-18"
+_AUDIO_SINCE = "2025-03-26"
+_NO_OBJECT = re.compile(rb'"structuredContent"\s*:\s*[^{\s]')
 _MODERN_ONLY = ("resultType", "ttlMs", "cacheScope")
 _BIDI = {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)}
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
@@ -56,11 +63,114 @@ def to_handshake(raw: bytes) -> bytes:
     return jsonrpc.encode(result)
 
 
+def to_revision(raw: bytes, method: str, revision: str) -> bytes:
+    """A result in what a client of an earlier revision knows: the very bytes that came unless something must change.
+
+    A link becomes text with its URI, audio text with its type, structured content goes where the revision has none or wants
+    an object; all that is unknown besides stays.
+    """
+    if method in ("tools/call", "tasks/result"):
+        return _call_to_revision(raw, revision)
+    if method == "prompts/get" and _unknown_blocks(raw, revision):
+        return _prompt_to_revision(raw, revision)
+    return raw
+
+
+def tool_to_revision(raw: bytes, revision: str) -> bytes:
+    """A tool's definition, without an output schema that a client of this revision could not use."""
+    if b'"outputSchema"' not in raw or revision >= MODERN:
+        return raw
+    tool = jsonrpc.fields(raw, "a tool")
+    schema = tool.get("outputSchema")
+    if schema is None or (revision >= _STRUCTURED_SINCE and jsonrpc.text(_object(schema).get("type")) == "object"):
+        return raw
+    del tool["outputSchema"]
+    return jsonrpc.encode(tool)
+
+
+def tools_look(revision: str) -> str:
+    """One name for all revisions that see the same tool definitions."""
+    if revision >= MODERN:
+        return MODERN
+    return _STRUCTURED_SINCE if revision >= _STRUCTURED_SINCE else HANDSHAKE[-1]
+
+
 def result_type(raw: bytes) -> str:
     """The result's type; one without is complete."""
-    if b'"resultType"' not in raw:
+    if b'"resultType"' not in raw or (b'"resultType":"complete"' in raw and raw.count(b'"resultType"') == 1):
         return "complete"
     return jsonrpc.text(jsonrpc.fields(raw, "result").get("resultType")) or "complete"
+
+
+def _call_to_revision(raw: bytes, revision: str) -> bytes:
+    drops = b'"structuredContent"' in raw and (revision < _STRUCTURED_SINCE or _NO_OBJECT.search(raw) is not None)
+    unknown = _unknown_blocks(raw, revision)
+    if not drops and not unknown:
+        return raw
+    result = jsonrpc.fields(raw, "result")
+    blocks = before = jsonrpc.items(result.get("content"))
+    if unknown:
+        blocks = [_block_to_revision(block, unknown) for block in before]
+    structured = result.get("structuredContent")
+    drops = structured is not None and (revision < _STRUCTURED_SINCE or bytes(structured)[:1] != b"{")
+    if drops:
+        del result["structuredContent"]
+        if not blocks and structured is not None:  # it was all there is
+            blocks = [_text_block(bytes(structured).decode())]
+    if not drops and blocks == before:
+        return raw
+    return jsonrpc.encode(result | {"content": blocks})
+
+
+def _prompt_to_revision(raw: bytes, revision: str) -> bytes:
+    unknown = _unknown_blocks(raw, revision)
+    result = jsonrpc.fields(raw, "result")
+    before = jsonrpc.items(result.get("messages"))
+    messages = [_message_to_revision(message, unknown) for message in before]
+    return raw if messages == before else jsonrpc.encode(result | {"messages": messages})
+
+
+def _message_to_revision(raw: Raw, unknown: tuple[str, ...]) -> Raw:
+    message = _object(raw)
+    content = message.get("content")
+    if content is None or (known := _block_to_revision(content, unknown)) is content:
+        return raw
+    return Raw(jsonrpc.encode(message | {"content": known}))
+
+
+def _unknown_blocks(raw: bytes, revision: str) -> tuple[str, ...]:
+    """The types of content that a client of this revision does not know, if they may be in a result."""
+    unknown: tuple[str, ...] = ()
+    if revision < _LINKS_SINCE and b'"resource_link"' in raw:
+        unknown += ("resource_link",)
+    if revision < _AUDIO_SINCE and b'"audio"' in raw:
+        unknown += ("audio",)
+    return unknown
+
+
+def _block_to_revision(raw: Raw, unknown: tuple[str, ...]) -> Raw:
+    block = _object(raw)
+    type = jsonrpc.text(block.get("type"))
+    if type not in unknown:
+        return raw
+    words = _link_in_words(block) if type == "resource_link" else _audio_in_words(block)
+    kept: jsonrpc.Fields = {name: block[name] for name in ("annotations", "_meta") if name in block}
+    return _text_block(words, kept)
+
+
+def _link_in_words(link: jsonrpc.Fields) -> str:
+    uri = jsonrpc.text(link.get("uri")) or ""
+    name = jsonrpc.text(link.get("title")) or jsonrpc.text(link.get("name"))
+    described = jsonrpc.text(link.get("description"))
+    return (f"{name}: {uri}" if name else uri) + (f"\n{described}" if described else "")
+
+
+def _audio_in_words(audio: jsonrpc.Fields) -> str:
+    return f"[audio, {jsonrpc.text(audio.get('mimeType')) or 'of no known type'}: this client's revision takes none]"
+
+
+def _text_block(text: str, kept: Mapping[str, Raw] | None = None) -> Raw:
+    return Raw(jsonrpc.encode({"type": "text", "text": text, **(kept or {})}))
 
 
 def _merged(raw: bytes, server_info: bytes, hints: bytes) -> bytes:

@@ -28,6 +28,11 @@ def encode(message: bytes, *, name: bytes = b"message", id: bytes | None = None)
     return head + b"data: " + one_line(message) + b"\n\n"
 
 
+def priming(id: bytes, retry_ms: int) -> bytes:
+    """The event without a message that tells a client what to come back with, and how long to wait before it does."""
+    return b"id: " + id + b"\nretry: %d\ndata:\n\n" % retry_ms
+
+
 class Splitter:
     """Bytes as they come from a socket in, whole events out; never holds more than `cap` bytes of an unfinished one."""
 

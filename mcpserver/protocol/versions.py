@@ -27,14 +27,22 @@ LISTS: Mapping[str, str] = MappingProxyType(
 ROUTED: Mapping[str, str] = MappingProxyType({"tools/call": "name", "prompts/get": "name", "resources/read": "uri"})
 """Each method that belongs to one remote and the parameter that says to which."""
 
-_EITHER = frozenset((*LISTS, *ROUTED, "completion/complete"))
-MODERN_METHODS = _EITHER | {"server/discover", "subscriptions/listen"}
+TASKS = frozenset(("tasks/get", "tasks/result", "tasks/cancel", "tasks/update"))
+"""The methods that belong to the remote whose task `params.taskId` names."""
+
+NAMED: Mapping[str, str] = MappingProxyType({**ROUTED, **dict.fromkeys(TASKS, "taskId")})
+"""Each method and the parameter that `Mcp-Name` mirrors over Streamable HTTP of 2026-07-28 (and its tasks extension)."""
+
+_EITHER = frozenset((*LISTS, *ROUTED, "completion/complete", "tasks/get", "tasks/cancel"))
+MODERN_METHODS = _EITHER | {"server/discover", "subscriptions/listen", "tasks/update"}
 HANDSHAKE_METHODS = _EITHER | {
     "initialize",
     "ping",
     "logging/setLevel",
     "resources/subscribe",
     "resources/unsubscribe",
+    "tasks/list",
+    "tasks/result",
 }
 
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")

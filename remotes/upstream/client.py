@@ -15,26 +15,42 @@ from mcpserver.protocol.versions import NEWEST_HANDSHAKE
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.connect import connect
 from remotes.upstream.connection import Connection, Greeting
-from remotes.upstream.envelope import Exchange
-from remotes.upstream.outcome import Failed, Failure, Fault, Outcome
+from remotes.upstream.envelope import Ask, Exchange
+from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
 from remotes.upstream.session import open_session
+from remotes.upstream.watch import Watch
 
 log = logging.getLogger("mcp.upstream")
 
-Changed = Callable[[str], None]
+Told = Callable[[str], None]
+# What we tell a remote of our own accord may take this long.
+_TELL_S = 5.0
+_TELLING_MAX = 8
 
 
 class Upstream:
     """The seam: `exchange` is all that the gateway needs of a remote."""
 
     def __init__(
-        self, spec: RemoteSpec, *, max_bytes: int, max_in_flight: int, era: str = "", capabilities: bytes = b"{}"
+        self,
+        spec: RemoteSpec,
+        *,
+        max_bytes: int,
+        max_in_flight: int,
+        era: str = "",
+        capabilities: bytes = b"{}",
+        watches: bool = False,
     ) -> None:
+        """`watches`: this session is the one that the remote tells of changes."""
         self.spec = spec
+        self._watches = watches
         self.capabilities = capabilities
         self.in_flight = 0
         self.last_failure: Failure | None = None
-        self.on_change: Changed = lambda kind: None
+        self.on_change: Told = lambda kind: None
+        self.on_updated: Told = lambda uri: None
+        self.on_completed: Told = lambda elicitation_id: None
+        self.watch = Watch(self)
         self._max_bytes = max_bytes
         self._max_in_flight = max_in_flight
         self.era = era
@@ -43,7 +59,9 @@ class Upstream:
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
         self._closed = False
+        self._asking = 0
         self._drained: asyncio.Future[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
 
     @property
     def greeting(self) -> Greeting | None:
@@ -54,6 +72,8 @@ class Upstream:
         if self.in_flight >= self._max_in_flight:
             return Failure(Fault.BUSY, "send", f"{self.spec.name} has {self.in_flight} calls open already")
         self.in_flight += 1
+        if exchange.ask is not None:
+            exchange.ask = self._counted(exchange.ask)
         try:
             connection = self._connection
             if connection is None or not connection.usable:
@@ -72,6 +92,21 @@ class Upstream:
             self.last_failure = outcome
         return outcome
 
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether a question waits for a person here, where the transport does not say which call a question belongs to."""
+        return self._asking > 0 and self.greeting is not None and self.greeting.transport != "http"
+
+    def _counted(self, ask: Ask) -> Ask:
+        async def counted(method: str, params: bytes | None) -> Answer | Refusal:
+            self._asking += 1
+            try:
+                return await ask(method, params)
+            finally:
+                self._asking -= 1
+
+        return counted
+
     async def connected(self, deadline: float) -> Connection:
         """The open connection, opened now if need be; raises Failed."""
         if self._connection is not None and self._connection.usable:
@@ -80,6 +115,7 @@ class Upstream:
             raise Failed(self._gone())
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._open())
+            self._connecting.add_done_callback(_noticed)
         try:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.shield(self._connecting)
@@ -96,6 +132,20 @@ class Upstream:
         caller = asyncio.current_task()
         return self._closed and caller is not None and not caller.cancelling()
 
+    def tell(self, method: str) -> None:
+        """Send a notification to a remote that is there; one that is not has nothing to miss."""
+        connection = self._connection
+        if connection is None or not connection.usable or len(self._telling) >= _TELLING_MAX:
+            return
+        task = asyncio.create_task(self._tell(connection, method))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, connection: Connection, method: str) -> None:
+        with contextlib.suppress(Failed, TimeoutError):
+            async with asyncio.timeout(_TELL_S):
+                await connection.notify(method)
+
     async def drained(self) -> None:
         """Wait for the last open call to end."""
         if self.in_flight:
@@ -108,6 +158,9 @@ class Upstream:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError, Failed):
                 await self._connecting
+        await self.watch.close()
+        for task in list(self._telling):
+            task.cancel()
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -122,9 +175,15 @@ class Upstream:
     def changed(self, kind: str) -> None:
         self.on_change(kind)
 
+    def updated(self, uri: str) -> None:
+        self.on_updated(uri)
+
+    def completed(self, elicitation_id: str) -> None:
+        self.on_completed(elicitation_id)
+
     def lost(self, failure: Failure) -> None:
         self.last_failure = failure
-        log.info("lost %s: %s", self.spec.name, failure.message, extra={"remote": self.spec.name})
+        log.info("lost %s: %s", self.spec.name, failure.told, extra={"remote": self.spec.name})
         self.on_change("lost")
 
     async def _open(self) -> Connection:
@@ -142,6 +201,8 @@ class Upstream:
             self._connecting = None
         self.era = _to_remember(self._connection.greeting)
         self.last_failure = None
+        if self._watches:
+            self.watch.begin(self._connection)
         return self._connection
 
     async def _found_out(self) -> Connection:
@@ -160,6 +221,12 @@ class Upstream:
         return await connect(
             self.spec, self._http, self, era=self.era, max_bytes=self._max_bytes, capabilities=self.capabilities
         )
+
+
+def _noticed(connecting: asyncio.Task[Connection]) -> None:
+    """A connect that fails when its last caller has left is in `last_failure`, and no surprise to asyncio."""
+    if not connecting.cancelled():
+        connecting.exception()
 
 
 def _to_remember(greeting: Greeting) -> str:

@@ -152,6 +152,8 @@ async def _discover(connection: streamable.Stateless | Duplex, deadline: float) 
     transport = "http" if isinstance(connection, streamable.Stateless) else "stdio"
     connection.greeting = Greeting(transport, MODERN, {})  # the question is written in the era it asks about
     outcome = await connection.request(Exchange("server/discover", {}, deadline=deadline))
+    if isinstance(outcome, Refusal) and _offers(outcome, MODERN):  # refused the version and lists it: ask again, once
+        outcome = await connection.request(Exchange("server/discover", {}, deadline=deadline))
     match outcome:
         case Answer():
             return discovered(transport, outcome.result)
@@ -168,11 +170,22 @@ async def _discover(connection: streamable.Stateless | Duplex, deadline: float) 
 
 def _incompatible(refusal: Refusal) -> None:
     """Raises Failed for a modern server that does not speak our revision; no more when it offers an earlier one as well."""
-    error = jsonrpc.error_body(refusal.error)
-    offered = bytes(error.data) if isinstance(error.data, Raw) else b""
-    if not any(f'"{revision}"'.encode() in offered for revision in HANDSHAKE):
+    if not any(_offers(refusal, revision) for revision in HANDSHAKE):
+        error = jsonrpc.error_body(refusal.error)
         why = f"no revision in common: {error.message} ({error.code})"
-        raise Failed(Failure(Fault.INVALID, "handshake", why, offered[:4096]))
+        raise Failed(Failure(Fault.INVALID, "handshake", why, refusal.error[:4096]))
+
+
+def _offers(refusal: Refusal, revision: str) -> bool:
+    """Whether a refused version comes with the word that this one would do (-32022, `data.supported`)."""
+    error = jsonrpc.error_body(refusal.error)
+    if error.code != codes.UNSUPPORTED_VERSION or not isinstance(error.data, Raw):
+        return False
+    try:
+        supported = jsonrpc.items(jsonrpc.fields(error.data, "data").get("supported"))
+    except jsonrpc.Malformed:
+        return False
+    return any(jsonrpc.text(one) == revision for one in supported)
 
 
 async def _initialize(connection: streamable.Sessions | Duplex, attempt: Attempt, transport: str) -> Greeting:

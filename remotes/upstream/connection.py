@@ -30,6 +30,12 @@ class Listener(Protocol):
     def changed(self, kind: str) -> None:
         """A list changed: `tools`, `prompts` or `resources`."""
 
+    def updated(self, uri: str) -> None:
+        """A resource changed, or one below it, under the remote's own URI."""
+
+    def completed(self, elicitation_id: str) -> None:
+        """What a person was sent elsewhere for is done there (notifications/elicitation/complete)."""
+
     def lost(self, failure: Failure) -> None:
         """The connection ended by itself."""
 
@@ -44,6 +50,9 @@ class Connection(Protocol):
     async def request(self, exchange: Exchange) -> Outcome:
         """Send and await the answer within the exchange's deadline. Being cancelled tells the remote."""
 
+    async def notify(self, method: str, params: bytes | None = None) -> None:
+        """Tell the remote something, where its era has a way; a failure shows in the next request."""
+
     async def close(self) -> None:
         """End it: what is in flight fails, the remote is told where its transport has a way."""
 
@@ -53,6 +62,33 @@ CHANGES = {
     "notifications/prompts/list_changed": "prompts",
     "notifications/resources/list_changed": "resources",
 }
+
+
+LISTEN = "subscriptions/listen"
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+
+
+def heard(listener: Listener, message: jsonrpc.Notification) -> bool:
+    """Hand on what a remote says outside any request; False when it is something else."""
+    kind = CHANGES.get(message.method)
+    if kind is not None:
+        listener.changed(kind)
+    elif message.method == "notifications/resources/updated":
+        if uri := _named(message, "uri"):
+            listener.updated(uri)
+    elif message.method == "notifications/elicitation/complete":
+        if id := _named(message, "elicitationId"):
+            listener.completed(id)
+    else:
+        return False
+    return True
+
+
+def _named(message: jsonrpc.Notification, field: str) -> str | None:
+    try:
+        return jsonrpc.text(jsonrpc.fields(message.params).get(field))
+    except jsonrpc.Malformed:
+        return None  # a notification has nobody to complain to
 
 
 class _Error(msgspec.Struct):

@@ -17,7 +17,7 @@ from msgspec import Raw
 from mcpserver.protocol import jsonrpc
 from mcpserver.protocol.versions import LOG_LEVELS
 from remotes.upstream import envelope, questions
-from remotes.upstream.connection import CHANGES, Greeting, Listener, as_outcome
+from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Failed, Failure, Fault, Outcome
 
@@ -140,17 +140,20 @@ class Duplex:
         waiting.answer.set_result(response)
 
     def _notified(self, message: jsonrpc.Notification) -> None:
-        kind = CHANGES.get(message.method)
-        if kind is not None:
-            self._listener.changed(kind)
-        elif message.method == "notifications/progress":
-            number = envelope.progress_number(message.params)
-            waiting = self._open.get(number) if number is not None else None
-            if waiting is not None:
-                envelope.hand_on(waiting.exchange, message.method, message.params)
-        elif message.method == "notifications/message" and len(self._open) == 1:
-            (only,) = self._open.values()
-            envelope.hand_on(only.exchange, message.method, message.params)
+        if heard(self._listener, message):
+            return
+        if message.method == "notifications/progress":
+            self._hand_on(envelope.progress_number(message.params), message)
+        elif message.method == ACKNOWLEDGED:
+            self._hand_on(envelope.subscription_number(message.params), message)
+        elif message.method == "notifications/message":
+            calls = [number for number, one in self._open.items() if one.exchange.method != LISTEN]
+            self._hand_on(calls[0] if len(calls) == 1 else None, message)
+
+    def _hand_on(self, number: int | None, message: jsonrpc.Notification) -> None:
+        waiting = self._open.get(number) if number is not None else None
+        if waiting is not None:
+            envelope.hand_on(waiting.exchange, message.method, message.params)
 
     def _asked(self, message: jsonrpc.Request) -> None:
         exchange = questions.whose(message, [one.exchange for one in self._open.values()])

@@ -13,7 +13,7 @@ from msgspec import Raw
 import mcpserver
 from mcpserver.protocol import inbound, jsonrpc
 from mcpserver.protocol.headers import encode_value
-from mcpserver.protocol.versions import MODERN, ROUTED
+from mcpserver.protocol.versions import MODERN, NAMED
 from remotes.upstream.outcome import Answer, Refusal
 
 Notify = Callable[[str, bytes | None], None]
@@ -74,7 +74,7 @@ def message(exchange: Exchange, number: int, *, modern: bool) -> bytes:
 def routing_headers(exchange: Exchange) -> dict[str, str]:
     """The headers that mirror a 2026-07-28 request over Streamable HTTP."""
     headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": exchange.method}
-    field = ROUTED.get(exchange.method)
+    field = NAMED.get(exchange.method)
     if field is not None:
         headers["Mcp-Name"] = encode_value(jsonrpc.text(exchange.params.get(field)) or "")
     return headers | exchange.param_headers
@@ -95,7 +95,21 @@ def hand_on(exchange: Exchange, method: str, raw: bytes | None) -> None:
 def progress_number(raw: bytes | None) -> int | None:
     """Which of our requests a progress notification speaks of."""
     try:
-        token = jsonrpc.fields(raw).get("progressToken")
-        return None if token is None else msgspec.json.decode(token, type=int)
-    except (jsonrpc.Malformed, msgspec.DecodeError):
+        return _number(jsonrpc.fields(raw).get("progressToken"))
+    except jsonrpc.Malformed:
+        return None
+
+
+def subscription_number(raw: bytes | None) -> int | None:
+    """Which of our `subscriptions/listen` requests a notification belongs to."""
+    try:
+        return _number(jsonrpc.fields(jsonrpc.fields(raw).get("_meta"), "_meta").get(inbound.SUBSCRIPTION_ID))
+    except jsonrpc.Malformed:
+        return None
+
+
+def _number(raw: Raw | None) -> int | None:
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=int)
+    except msgspec.DecodeError:
         return None

@@ -21,7 +21,7 @@ from mcpserver.protocol import codes, jsonrpc, sse
 from mcpserver.protocol.versions import LOG_LEVELS
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream import envelope, questions
-from remotes.upstream.connection import CHANGES, Greeting, Listener, as_outcome
+from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Failed, Failure, Fault, Outcome, Refusal
 from remotes.upstream.session import classified, read_excerpt, unexpected_status
@@ -34,6 +34,8 @@ _SESSION = "Mcp-Session-Id"
 _REOPEN_FIRST_S, _REOPEN_MAX_S = 1.0, 60.0
 # The specification's alphabet; what is outside it cannot be sent back in a header.
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,1024}")
+# A request's stream is taken up again this often before the request is given up.
+_CONTINUED_MAX = 5
 _ERROR_MAX_BYTES = 64 * 1024
 # What we tell a remote of our own accord may take this long, and so many may be on their way at once.
 _TELL_S = 5.0
@@ -42,8 +44,24 @@ _TELLING_MAX = 64
 _NOT_MODERN_STATUSES = (400, 404, 405)
 _NOT_MODERN_CODES = (-32000, codes.INVALID_REQUEST)
 
+_OF_A_REQUEST = ("notifications/progress", "notifications/message", ACKNOWLEDGED)
+
 # Whose a message is that came on no request's stream.
 _NOBODY = Exchange("", {}, deadline=0)
+
+
+class _Place:
+    """How far a stream got: the last event's id, and how long its server wants to be left alone before it is continued."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.retry_s = 0.0
+
+    def reached(self, event: sse.Event) -> None:
+        if event.id and _SESSION_ID.fullmatch(event.id):
+            self.id = event.id
+        if event.retry_ms is not None:
+            self.retry_s = min(event.retry_ms / 1000, _REOPEN_MAX_S)
 
 
 class _Http:
@@ -84,9 +102,11 @@ class _Http:
                 self._noticed(response)
                 if response.status >= 300:
                     return await self._refused(response, number)
-                if response.content_type == "text/event-stream":
-                    return await self._streamed(response, exchange, number)
-                return self._read(await self._body(response), number)
+                if response.content_type != "text/event-stream":
+                    return self._read(await self._body(response), number)
+                place = _Place()
+                outcome = await self._streamed(response, exchange, number, place)
+            return outcome or await self._continued(exchange, number, place)
         except (aiohttp.ClientError, ConnectionError) as error:
             return classified(self._spec.name, error, "answer")
         except Failed as failed:
@@ -142,33 +162,41 @@ class _Http:
     def _invalid(self, why: str, raw: bytes) -> Failure:
         return Failure(Fault.INVALID, "answer", f"{self._spec.name} sent no valid answer: {why}", raw[:4096])
 
-    async def _streamed(self, response: aiohttp.ClientResponse, exchange: Exchange, number: int) -> Outcome:
-        """Follow the request's own stream to its answer."""
+    async def _streamed(
+        self, response: aiohttp.ClientResponse, exchange: Exchange, number: int, place: "_Place"
+    ) -> Outcome | None:
+        """Follow the request's own stream to its answer; None when it ends before, at a place where it can be taken up."""
         splitter = sse.Splitter(self._max_bytes)
         try:
             async for chunk in response.content.iter_any():
                 for event in splitter.feed(chunk):
+                    place.reached(event)
                     if event.name != "message" or not event.data:
                         continue
                     message = jsonrpc.decode(event.data)
                     if isinstance(message, jsonrpc.Response):
                         return self._matched(message, number, event.data)
                     self._told(message, exchange)
+        except (aiohttp.ClientError, ConnectionError):
+            if place.id is None:
+                raise
         except sse.TooLong:
             return self._too_large()
         except jsonrpc.Malformed as error:
             return self._invalid(error.message, event.data)
+        return None
+
+    async def _continued(self, exchange: Exchange, number: int, place: "_Place") -> Outcome:
+        """Take up a stream that ended before its answer, where the era has a way."""
         return Failure(Fault.BROKEN, "answer", f"{self._spec.name} ended its stream without an answer")
 
     def _told(self, message: jsonrpc.Message, exchange: Exchange) -> None:
         if isinstance(message, jsonrpc.Request):
             self._asked(message, exchange)
-        elif isinstance(message, jsonrpc.Notification):
-            kind = CHANGES.get(message.method)
-            if kind is not None:
-                self._listener.changed(kind)
-            elif message.method in ("notifications/progress", "notifications/message"):
-                envelope.hand_on(exchange, message.method, message.params)
+        elif isinstance(message, jsonrpc.Response) or heard(self._listener, message):
+            return
+        elif message.method in _OF_A_REQUEST:
+            envelope.hand_on(exchange, message.method, message.params)
 
     def _asked(self, message: jsonrpc.Request, exchange: Exchange) -> None:
         """A request from the remote on a stream of ours: that of `exchange`, or one that belongs to no request."""
@@ -194,8 +222,12 @@ class Stateless(_Http):
                 outcome = await self._post(exchange, number, message, envelope.routing_headers(exchange))
         except TimeoutError:  # leaving the request closes its connection, which is the cancellation
             return Failure(Fault.TIMEOUT, "answer", f"{self._spec.name} did not answer {exchange.method} in time")
-        self._doubted |= _of_an_earlier_era(outcome)
+        # A server may well lack subscriptions, in whatever words.
+        self._doubted |= exchange.method != LISTEN and _of_an_earlier_era(outcome)
         return outcome
+
+    async def notify(self, method: str, params: bytes | None = None) -> None:
+        """No notification from a client is defined in this era over HTTP."""
 
 
 class Sessions(_Http):

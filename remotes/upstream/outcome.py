@@ -36,7 +36,10 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """No usable answer. `phase` is where it went wrong (connect, handshake, send, answer); `excerpt` what came, if anything."""
+    """No usable answer. `phase` is where it went wrong (connect, handshake, send, answer); `excerpt` what came, if anything.
+
+    `message` may be shown to callers; `detail` is for operators alone: it may hold paths and a remote's own last words.
+    """
 
     fault: Fault
     phase: str
@@ -44,6 +47,12 @@ class Failure(msgspec.Struct, frozen=True):
     excerpt: bytes = b""
     status: int = 0
     retry_after_s: float | None = None
+    detail: str = ""
+
+    @property
+    def told(self) -> str:
+        """Everything, for status and logs."""
+        return f"{self.message}: {self.detail}" if self.detail else self.message
 
 
 Outcome = Answer | Refusal | Failure

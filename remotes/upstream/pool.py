@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.upstream.client import Upstream
@@ -12,16 +12,21 @@ log = logging.getLogger("mcp.upstream")
 
 # Sessions of one remote beside the shared one: by client capabilities, key or client session.
 _VARIANTS_MAX = 64
+_SIDE_BY_SIDE_MAX = 8
 _IDLE_S = 600.0
 _NOTHING = b"{}"
 
 
 class Pool:
     def __init__(self, *, max_bytes: int, max_in_flight: int) -> None:
+        self.on_updated: Callable[[str, str], None] = lambda remote, uri: None
+        """Told of each resource that changed at a remote."""
+        self.on_completed: Callable[[str, str], None] = lambda remote, elicitation_id: None
+        """Told of each elicitation that was completed elsewhere, for the remote that said so."""
         self._max_bytes = max_bytes
         self._max_in_flight = max_in_flight
         self._upstreams: dict[str, Upstream] = {}
-        self._variants: dict[tuple[str, bytes, str], Upstream] = {}
+        self._variants: dict[tuple[str, bytes, str, int], Upstream] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def get(self, name: str) -> Upstream | None:
@@ -38,7 +43,7 @@ class Pool:
         whose = {"key": key_id, "session": session_id or key_id}.get(base.spec.isolation, "")
         if (capabilities == _NOTHING and not whose) or (base.greeting is not None and base.greeting.modern):
             return base
-        place = (base.spec.name, capabilities, whose)
+        place = self._free_place(base.spec.name, capabilities, whose)
         found = self._variants.pop(place, None)
         if found is None:
             if not self._room(base.spec.name):
@@ -47,6 +52,12 @@ class Pool:
         self._variants[place] = found  # the most recently used last
         found.used_at = asyncio.get_running_loop().time()
         return found
+
+    def _free_place(self, name: str, capabilities: bytes, whose: str) -> tuple[str, bytes, str, int]:
+        """Pass by the sessions on which a question waits for a person: another there could not be told from it."""
+        places = ((name, capabilities, whose, number) for number in range(_SIDE_BY_SIDE_MAX))
+        free = (place for place in places if (one := self._variants.get(place)) is None or not one.is_ambiguous)
+        return next(free, (name, capabilities, whose, 0))
 
     def sweep(self) -> None:
         """Close the sessions that nobody has used for ten minutes."""
@@ -59,9 +70,14 @@ class Pool:
         for place in [place for place in self._variants if place[2] == session_id]:
             self.retire(self._variants.pop(place))
 
-    def of_session(self, session_id: str) -> list[Upstream]:
-        """The sessions that remotes keep for one client session alone."""
-        return [one for place, one in self._variants.items() if place[2] == session_id]
+    def belonging(self, *, capabilities: bytes, key_id: str, session_id: str) -> list[Upstream]:
+        """The remotes' sessions that calls of one client session go to, where it declares what it can be asked."""
+        whose = ("", key_id, session_id or key_id)
+        return [one for place, one in self._variants.items() if place[1] == capabilities and place[2] in whose]
+
+    def shared(self) -> Iterator[Upstream]:
+        """The shared session of every remote."""
+        yield from self._upstreams.values()
 
     def follow(self, snapshot: Snapshot, eras: Mapping[str, str]) -> tuple[list[Upstream], list[Upstream]]:
         """Take the remotes of a revision; returns those that are new and those that went, which `retire` ends.
@@ -77,7 +93,7 @@ class Pool:
         for one in (*self._upstreams.values(), *self._variants.values()):
             one.spec = wanted[one.spec.name]
         fresh = [
-            self._new(spec, eras.get(name, ""), _NOTHING)
+            self._new(spec, eras.get(name, ""), _NOTHING, watches=True)
             for name, spec in wanted.items()
             if name not in self._upstreams
         ]
@@ -86,6 +102,7 @@ class Pool:
 
     def retire(self, upstream: Upstream) -> None:
         """Close a remote that is no longer configured once its last call has ended, or its longest deadline passed."""
+        upstream.watch.end()
         task = asyncio.ensure_future(self._retired(upstream))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -98,14 +115,25 @@ class Pool:
         self._upstreams.clear()
         self._variants.clear()
 
-    def _new(self, spec: RemoteSpec, era: str, capabilities: bytes) -> Upstream:
-        return Upstream(
+    def _new(self, spec: RemoteSpec, era: str, capabilities: bytes, *, watches: bool = False) -> Upstream:
+        new = Upstream(
             spec,
             max_bytes=self._max_bytes,
             max_in_flight=self._max_in_flight,
             era=era,
             capabilities=capabilities,
+            watches=watches,
         )
+        if not watches:  # what a remote says on one of its sessions is true of it
+            new.on_change = lambda kind: self._changed(spec.name, kind)
+        new.on_updated = lambda uri: self.on_updated(spec.name, uri)
+        new.on_completed = lambda elicitation_id: self.on_completed(spec.name, elicitation_id)
+        return new
+
+    def _changed(self, name: str, kind: str) -> None:
+        shared = self._upstreams.get(name)
+        if shared is not None and kind != "lost":
+            shared.changed(kind)
 
     def _room(self, name: str) -> bool:
         """Make room for one more session of a remote by closing the one that has been idle longest."""

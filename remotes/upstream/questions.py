@@ -6,6 +6,7 @@ that nobody here offers that, because an answer from the wrong person is worse t
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 
@@ -23,7 +24,7 @@ def whose(message: jsonrpc.Request, open_requests: Iterable[Exchange]) -> Exchan
     """The one open call that a question can belong to, if it can be asked."""
     if message.method not in ASKABLE:
         return None
-    calls = [one for one in open_requests if one.method in ROUTED]
+    calls = [one for one in open_requests if one.method in ROUTED or one.method == "tasks/result"]
     return calls[0] if len(calls) == 1 and calls[0].ask is not None else None
 
 
@@ -41,8 +42,7 @@ async def put(exchange: Exchange, message: jsonrpc.Request) -> bytes:
     loop = asyncio.get_running_loop()
     if not exchange.asking:
         exchange.left_s = exchange.deadline - loop.time()
-        if exchange.timer is not None:
-            exchange.timer.reschedule(None)
+        _reschedule(exchange, None)
     exchange.asking += 1
     try:
         reply = await exchange.ask(message.method, message.params)
@@ -50,8 +50,14 @@ async def put(exchange: Exchange, message: jsonrpc.Request) -> bytes:
         exchange.asking -= 1
         if not exchange.asking:
             exchange.deadline = loop.time() + exchange.left_s
-            if exchange.timer is not None and not exchange.timer.expired():
-                exchange.timer.reschedule(exchange.deadline)
+            _reschedule(exchange, exchange.deadline)
     if isinstance(reply, Answer):
         return jsonrpc.result(message.id, reply.result)
     return jsonrpc.raw_error(message.id, reply.error)
+
+
+def _reschedule(exchange: Exchange, when: float | None) -> None:
+    """Move the end of the call; one that has ended meanwhile, with its question still open, has none to move."""
+    if exchange.timer is not None:
+        with contextlib.suppress(RuntimeError):
+            exchange.timer.reschedule(when)

@@ -38,7 +38,8 @@ async def open_stdio(spec: RemoteSpec, listener: Listener, *, line_max_bytes: in
             cwd=spec.cwd or None, env=environment(spec), start_new_session=True,
         )  # fmt: skip
     except (OSError, ValueError) as error:
-        raise Failed(Failure(Fault.NOT_SENT, "spawn", f"cannot start {spec.command!r}: {error}")) from None
+        why = f"cannot start {spec.name}"
+        raise Failed(Failure(Fault.NOT_SENT, "spawn", why, detail=f"{spec.command!r}: {error}")) from None
     wire = StdioWire(spec.name, process)
     channel = Duplex(spec.name, wire, listener)
     wire.start(channel, line_max_bytes)
@@ -143,12 +144,12 @@ class StdioWire:
             code = await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
         self._signal_group(signal.SIGKILL)
         await asyncio.wait(self._pumps[1:], timeout=_LAST_WORDS_S)
-        said = f": {self._last_words}" if self._last_words else ""
+        said = self._last_words
         cause = "closed its stdout" if code is None else f"ended with exit code {code}"
         if code == 127 and not self._closing:
-            channel.broke(Failure(Fault.NOT_SENT, "spawn", f"cannot start {self._name}{said}"))
+            channel.broke(Failure(Fault.NOT_SENT, "spawn", f"cannot start {self._name}", detail=said))
         else:
-            channel.broke(Failure(Fault.BROKEN, "answer", f"the process of {self._name} {cause}{said}"))
+            channel.broke(Failure(Fault.BROKEN, "answer", f"the process of {self._name} {cause}", detail=said))
 
     async def _drain_stderr(self) -> None:
         """Read on whatever happens, or the child blocks."""

@@ -1,11 +1,13 @@
 """What every client script takes and prints, so that a test can drive seven clients with one sentence.
 
     python tests/clients/NAME.py URL KEY [--mode auto|modern|session|sse] [--header authorization|x-api-key]
-        [--call TOOL --args JSON [--cancel-after S]] [--prompt NAME --prompt-args JSON] [--read URI]
+        [--call TOOL --args JSON [--cancel-after S]] [--also JSON ...] [--prompt NAME --prompt-args JSON] [--read URI]
         [--complete REF ARGUMENT VALUE] [--log-level LEVEL] [--elicit JSON|decline|cancel]
         [--no-lists] [--full] [--timeout S]
 
-One JSON document on stdout: {ok, client, mode, protocol_version, server, tools, prompts, resources, templates, call,
+`--also '{"name": "add", "arguments": {}}'` is one more call, after the first, as often as it is given.
+
+One JSON document on stdout: {ok, client, mode, protocol_version, server, tools, prompts, resources, templates, call, also,
 prompt, read, complete, progress, logs, elicitations, cancelled, error, code, status}. Exit 0 when everything asked for
 was answered (a result with isError is an answer), 1 when not, 2 for a usage error or a mode the client does not have.
 The script finds its own environment: any Python may start it. Standard library only, for it runs in all of them.
@@ -48,6 +50,7 @@ def options(client: str, modes: tuple[str, ...]) -> argparse.Namespace:
     parser.add_argument("--call", metavar="TOOL")
     parser.add_argument("--args", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--cancel-after", type=float, metavar="SECONDS")
+    parser.add_argument("--also", type=json.loads, action="append", default=[], metavar="JSON")
     parser.add_argument("--prompt", metavar="NAME")
     parser.add_argument("--prompt-args", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--read", metavar="URI")
@@ -80,7 +83,8 @@ def elicitation(chosen: argparse.Namespace) -> dict[str, Any]:
 def new_report(chosen: argparse.Namespace) -> dict[str, Any]:
     facts: dict[str, Any] = {"ok": False, "client": chosen.client, "mode": chosen.mode}
     facts |= dict.fromkeys(("protocol_version", "server", "call", "prompt", "read", "complete", "error", "status"))
-    facts |= {name: [] for name in ("tools", "prompts", "resources", "templates", "progress", "logs", "elicitations")}
+    lists = ("tools", "prompts", "resources", "templates", "also", "progress", "logs", "elicitations")
+    facts |= {name: [] for name in lists}
     return facts | {"cancelled": False}
 
 
@@ -194,6 +198,7 @@ async def use(
     if report["cancelled"]:
         async with asyncio.timeout(ALIVE_TIMEOUT_S):
             await session.list_tools()  # a cancelled call must leave the connection usable
+    await call_others(chosen, report, call)
     if chosen.prompt:
         report["prompt"] = plain(await session.get_prompt(chosen.prompt, chosen.prompt_args))
     if chosen.read:
@@ -202,3 +207,13 @@ async def use(
         reference, argument, value = chosen.complete
         named = references.template(reference) if "{" in reference else references.prompt(reference)
         report["complete"] = plain(await session.complete(named, {"name": argument, "value": value}))
+
+
+async def call_others(chosen: argparse.Namespace, report: dict[str, Any], call: Callable[[], Awaitable[None]]) -> None:
+    """The calls of `--also`, each with what a script does for the first one."""
+    first = report["call"]
+    for other in chosen.also:
+        chosen.call, chosen.args = other["name"], other["arguments"]
+        await call()
+        report["also"].append(report["call"])
+    report["call"] = first

@@ -70,6 +70,9 @@ def visit(chosen: Namespace, report: dict[str, Any], home: str) -> None:
     if chosen.call:
         named = ("--tool-name", chosen.call, "--tool-args-json", json.dumps(chosen.args))
         report["call"] = ask(chosen, home, "tools/call", *named)
+    for other in chosen.also:
+        named = ("--tool-name", other["name"], "--tool-args-json", json.dumps(other["arguments"]))
+        report["also"].append(ask(chosen, home, "tools/call", *named))
     if chosen.prompt:
         pairs = [f"{name}={value}" for name, value in chosen.prompt_args.items()]
         named = ("--prompt-name", chosen.prompt, *(("--prompt-args", *pairs) if pairs else ()))

@@ -26,6 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TOOLS_DIR = HERE.parent / ".tools"
 NPM_DIR = HERE / "node"  # the scripts there find node_modules beside them: ES modules know no NODE_PATH
+CONFORMANCE_DIR = HERE.parent / "conformance" / "node"
 INSTALL_TIMEOUT_S = 900
 
 
@@ -40,15 +41,15 @@ class Tool:
     name: str
     brings: str
     needs: tuple[str, ...] = ()
-    npm: bool = False
+    npm: Path | None = None  # the folder of its package.json
 
     @property
     def folder(self) -> Path:
-        return NPM_DIR / "node_modules" if self.npm else TOOLS_DIR / self.name
+        return self.npm / "node_modules" if self.npm else TOOLS_DIR / self.name
 
     @property
     def lock(self) -> Path:
-        return NPM_DIR / "package-lock.json" if self.npm else HERE / "requirements" / f"{self.name}.txt"
+        return self.npm / "package-lock.json" if self.npm else HERE / "requirements" / f"{self.name}.txt"
 
     @property
     def stamp(self) -> Path:
@@ -72,7 +73,10 @@ TOOLS = {
         Tool("fastmcp", "fastmcp 4.x"),
         Tool("servers", "mcp-server-time, mcp-server-fetch"),
         Tool("node", "Node 24"),
-        Tool("npm", "npm's SDK 1.x, client 2.x, inspector, mcp-remote, server-everything", needs=("node",), npm=True),
+        Tool(
+            "npm", "npm's SDK 1.x, client 2.x, inspector, mcp-remote, server-everything", needs=("node",), npm=NPM_DIR
+        ),
+        Tool("conformance", "the public conformance tool", needs=("node",), npm=CONFORMANCE_DIR),
     )
 }
 
@@ -108,7 +112,7 @@ def install(tool: Tool) -> bool:
     tool.stamp.unlink(missing_ok=True)
     TOOLS_DIR.mkdir(exist_ok=True)
     if tool.npm:
-        install_packages()
+        install_packages(tool.npm)
     else:
         install_venv(tool)
     tool.stamp.write_text(tool.fingerprint)  # last: an interrupted install leaves no stamp, and is done again
@@ -124,8 +128,8 @@ def install_venv(tool: Tool) -> None:
     run([*pip, "install", "--quiet", "--no-input", "--require-hashes", "-r", str(tool.lock)], cwd=HERE)
 
 
-def install_packages() -> None:
-    run([str(program("node", "npm")), "ci", "--ignore-scripts", "--loglevel=error"], cwd=NPM_DIR)
+def install_packages(folder: Path) -> None:
+    run([str(program("node", "npm")), "ci", "--ignore-scripts", "--loglevel=error"], cwd=folder)
 
 
 def run(command: list[str], *, cwd: Path) -> None:

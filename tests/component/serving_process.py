@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
-APP = Path(__file__).with_name("serving_app.py")
+APP = "tests.component.serving_app"
 PATIENCE_S = 20
 
 
@@ -26,7 +26,7 @@ class Serving:
     ) -> None:
         options = json.dumps({"limits": limits or {}, "deadlines": deadlines or {}})
         self.process = subprocess.Popen(
-            [sys.executable, str(APP), options, *flags],
+            [sys.executable, "-m", APP, options, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -16,7 +16,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_daphne_and_twisted_are_as_we_know_them_and_every_tuning_took_effect():
-    ran = run(str(ROOT / "tests/component/serving_platform.py"))
+    ran = run("-m", "tests.component.serving_platform")
     assert ran.returncode == 0, ran.stderr
     facts = json.loads(ran.stdout)
     assert len(facts) > 50

@@ -122,10 +122,10 @@ def legacy_server(
 
 
 @contextlib.contextmanager
-def everything(transport: str = "streamableHttp") -> Iterator[Peer]:
+def everything(transport: str = "streamableHttp", *, port: int = 0) -> Iterator[Peer]:
     """npm's server-everything over "streamableHttp" or "sse"."""
     program = install.npm_program("@modelcontextprotocol/server-everything", "mcp-server-everything")
-    port = free_port()
+    port = port or free_port()
     chosen = {"PORT": str(port)}
     with running([*program, transport], path=EVERYTHING_PATHS[transport], port=port, environment=chosen) as peer:
         yield peer

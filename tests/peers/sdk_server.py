@@ -21,7 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs as a plain 
 from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, MCPServer, Resolve
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
-from mcp_types import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION, EmptyResult, SetLevelRequestParams
+from mcp_types import (
+    METHOD_NOT_FOUND,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    EmptyResult,
+    SetLevelRequestParams,
+    SubscribeRequestParams,
+    UnsubscribeRequestParams,
+)
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 
@@ -56,14 +63,39 @@ async def grow(name: str, ctx: Context) -> str:
     return name
 
 
+async def touch(uri: str, ctx: Context) -> str:
+    """Say that a resource changed, in the words of both eras: to sessions that subscribed to it, and to listeners."""
+    await ctx.notify_resource_updated(uri)
+    if uri in subscribed:
+        await ctx.session.send_resource_updated(uri)
+    return uri
+
+
+subscribed: set[str] = set()  # for the whole process: a peer has one client, the gateway
+
+
+async def subscribe(context: Any, params: SubscribeRequestParams) -> EmptyResult:
+    serving.journal("subscribed", tag=str(params.uri))
+    subscribed.add(str(params.uri))
+    return EmptyResult()
+
+
+async def unsubscribe(context: Any, params: UnsubscribeRequestParams) -> EmptyResult:
+    serving.journal("unsubscribed", tag=str(params.uri))
+    subscribed.discard(str(params.uri))
+    return EmptyResult()
+
+
 def build(name: str, era: str) -> MCPServer:
     server = MCPServer(name, version="2", instructions="A peer for tests.", log_level="WARNING")
     offer.register(server)
-    for tool in (ask, protocol_error, grow):
+    for tool in (ask, protocol_error, grow, touch):
         server.tool(structured_output=False)(tool)
     if era != "modern":
         # MCPServer leaves this method out since 2026-07-28 removed it; sessions of 2025 still use it.
         server._lowlevel_server.add_request_handler("logging/setLevel", SetLevelRequestParams, set_level)
+        server._lowlevel_server.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
+        server._lowlevel_server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
     if era != "both":
         server.middleware.append(only(era))
     return server

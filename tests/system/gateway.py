@@ -147,21 +147,25 @@ def _environment(folder: Path) -> dict[str, str]:
     """Every setting that says where things are, so that neither `.env` nor the tests' own environment does."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     folders = {f"MCP_{name.upper()}_DIR": str(folder / name) for name in ("data", "run", "logs", "backups")}
-    return inherited | folders | {
-        "SECRET_KEY": "only-for-tests",
-        "HOST": "127.0.0.1",
-        "PORT": "0",
-        "DEBUG": "",
-        "ALLOWED_HOSTS": "127.0.0.1",
-        "DATABASE_URL": f"sqlite:///{folder}/data/gateway.sqlite3",
-        "REDIS_URL": "",
-        "MCP_CONFIG": str(folder / "mcp-config.yaml"),
-        "MCP_WORKERS": "1",
-        "MCP_SHUTDOWN_GRACE_S": "5",
-        "MCP_LOG_TARGET": "files",
-        "LOG_LEVEL": "info",
-        "NO_PROXY": "127.0.0.1",
-    }
+    return (
+        inherited
+        | folders
+        | {
+            "SECRET_KEY": "only-for-tests",
+            "HOST": "127.0.0.1",
+            "PORT": "0",
+            "DEBUG": "",
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "DATABASE_URL": f"sqlite:///{folder}/data/gateway.sqlite3",
+            "REDIS_URL": "",
+            "MCP_CONFIG": str(folder / "mcp-config.yaml"),
+            "MCP_WORKERS": "1",
+            "MCP_SHUTDOWN_GRACE_S": "5",
+            "MCP_LOG_TARGET": "files",
+            "LOG_LEVEL": "info",
+            "NO_PROXY": "127.0.0.1",
+        }
+    )
 
 
 def _started(process: subprocess.Popen[bytes], folder: Path) -> str:

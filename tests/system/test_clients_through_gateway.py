@@ -6,7 +6,9 @@ meets each era and transport of remote; all combinations of one client are in te
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -16,32 +18,23 @@ from tests.system.conftest import World
 from tests.system.gateway import eventually
 from tests.system.tools import CLIENTS_AND_MODES, arguments, visit
 
+PIXEL = (  # what the peers' tool `image` answers
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 VERSIONS = {"modern": "2026-07-28", "auto": "2026-07-28", "session": "2025-11-25", "sse": "2025-11-25"}
-# The inspector's command line shows neither progress nor log messages, and cannot cancel or complete.
-ABLE = [pair for pair in CLIENTS_AND_MODES if pair[0] != "inspector"]
+# `auto` becomes `modern` with the first answer. The inspector's command line shows neither progress nor log messages, and
+# cannot cancel or complete.
+ABLE = [pair for pair in CLIENTS_AND_MODES if pair[0] != "inspector" and pair[1] != "auto"]
 SAME_OFFER = ("local", "both", "events", "old")  # four transports and eras of one offer
 WITH_EACH = [(*pair, remote) for pair, remote in zip(ABLE, cycle(SAME_OFFER))]
+WITHOUT_LEVEL = [("fastmcp4", "modern")]  # asks for "debug" whatever its user says
+# After its 401 the bridge looks for a place to sign in, and tells of the 404 that it finds instead.
+TOLD_STATUS = {"mcp_remote": 404}
 
-DEMO = {"add", "ask", "big", "echo", "fail", "slow"}
-ALONE = {"demo": DEMO, "time": {"get_current_time", "convert_time"}, "fetch": {"fetch"}}
-
-TEXT = {"type": "text", "text": "Echo: hi"}
-# What a tool of which remote answers, as far as it must be the same for every client.
-RESULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]] = {
-    "old__add": ({"a": 1, "b": 2}, [{"type": "text", "text": "3.0"}], {"structuredContent": {"result": 3}}),
-    "both__link": (
-        {},
-        [
-            {"type": "resource_link", "uri": "peer://motd", "name": "motd"},
-            {
-                "type": "resource",
-                "resource": {"uri": "peer://city/Paris", "mimeType": "text/plain", "text": "Paris"},
-            },
-        ],
-        {},
-    ),
-    "demo__fail": ({"message": "alas"}, [{"type": "text", "text": "Error executing tool fail: alas"}], {"isError": True}),
-    "every-stdio__echo": ({"message": "hi"}, [TEXT], {}),
+ALONE = {
+    "demo": {"add", "ask", "big", "echo", "fail", "slow"},
+    "time": {"get_current_time", "convert_time"},
+    "fetch": {"fetch"},
 }
 
 
@@ -49,7 +42,8 @@ RESULTS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]] 
 def offered(world: World) -> dict[str, dict[str, list[str]]]:
     """What each remote offers to a client that meets it directly."""
     seen = {
-        name: visit("sdk2", url, "", mode="sse" if url.endswith("/sse") else "auto") for name, url in world.direct.items()
+        name: visit("sdk2", url, "", mode="sse" if url.endswith("/sse") else "auto")
+        for name, url in world.direct.items()
     }
     seen["local"], seen["every-stdio"] = seen["both"], seen["every-http"]
     return seen
@@ -79,49 +73,47 @@ def test_a_client_sees_what_every_remote_offers(
 
 
 @pytest.mark.parametrize(("client", "mode"), CLIENTS_AND_MODES)
-def test_a_client_gets_prompts_resources_templates_and_completions(client: str, mode: str, world: World) -> None:
-    options = ["--no-lists", "--prompt", "old__greet", "--prompt-args", '{"name": "Ann"}', "--read", "events+peer://motd"]
+def test_a_client_calls_gets_reads_and_completes(client: str, mode: str, world: World) -> None:
+    options = ["--no-lists", *calls(old__add={"a": 1, "b": 2}, events__image={}, both__link={}, demo__fail={})]
+    options += ["--prompt", "old__greet", "--prompt-args", '{"name": "Ann"}', "--read", "events+peer://motd"]
     if client != "inspector":
         options += ["--complete", "both__greet", "style", "pi"]
     seen = visit(client, world.gateway.address(mode), world.gateway.key, *options, mode=mode)
     assert seen["ok"], seen
+    assert (seen["call"]["content"], seen["call"]["structuredContent"]) == (text("3.0"), {"result": 3})
+    picture, links, failed = seen["also"]
+    assert picture["content"] == [{"type": "image", "mimeType": "image/png", "data": PIXEL}]
+    assert links["content"] == [  # under the URIs that this client can read
+        {"type": "resource_link", "uri": "both+peer://motd", "name": "motd"},
+        {"type": "resource", "resource": {"uri": "both+peer://city/Paris", "mimeType": "text/plain", "text": "Paris"}},
+    ]
+    assert (failed["content"], failed["isError"]) == (text("Error executing tool fail: as you wished"), True)
     assert seen["prompt"]["messages"][0]["content"]["text"] == "Greet Ann in a plain way."
     assert seen["read"]["contents"][0]["text"] == "Real peers, real sockets."
     assert client == "inspector" or seen["complete"]["completion"]["values"] == ["pirate"]
 
 
 @pytest.mark.parametrize(("client", "mode"), CLIENTS_AND_MODES)
-def test_a_client_reads_by_a_template_and_completes_it(client: str, mode: str, world: World) -> None:
-    options = ["--no-lists", "--read", "old+peer://city/Rome"]
+def test_a_client_with_the_other_header_uses_real_servers_and_templates(client: str, mode: str, world: World) -> None:
+    options = ["--no-lists", "--header", "x-api-key", "--read", "old+peer://city/Rome"]
+    options += calls(
+        time__get_current_time={"timezone": "Asia/Tokyo"},
+        fetch__fetch={"url": world.page},
+        **{f"every-{how}__echo": {"message": "hi"} for how in ("stdio", "sse", "http")},
+    )
     if client != "inspector":
         options += ["--complete", "old+peer://city/{name}", "name", "pa"]
-    seen = visit(client, world.gateway.address(mode), world.gateway.key, *options, mode=mode)
+    seen = visit(client, world.gateway.address(mode), world.gateway.keys[1], *options, mode=mode)
     assert seen["ok"], seen
+    assert json.loads(seen["call"]["content"][0]["text"])["timezone"] == "Asia/Tokyo"
+    fetched, *echoed = seen["also"]
+    assert "a page of this machine" in fetched["content"][0]["text"]
+    assert [one["content"] for one in echoed] == [text("Echo: hi")] * 3
     assert seen["read"]["contents"][0]["text"] == "Rome is a city."
     assert client == "inspector" or seen["complete"]["completion"]["values"] == ["Paris"]
 
 
-@pytest.mark.parametrize("tool", RESULTS)
-@pytest.mark.parametrize(("client", "mode"), CLIENTS_AND_MODES)
-def test_a_result_arrives_as_the_remote_sent_it(client: str, mode: str, tool: str, world: World) -> None:
-    given, content, more = RESULTS[tool]
-    key = world.gateway.keys[1]
-    options = ["--no-lists", "--header", "x-api-key", "--call", tool, *arguments(**given)]
-    seen = visit(client, world.gateway.address(mode), key, *options, mode=mode)
-    assert seen["ok"], seen
-    assert seen["call"]["content"] == content
-    assert {name: seen["call"].get(name) for name in more} == more
-    assert bool(seen["call"].get("isError")) == ("isError" in more)
-
-
-@pytest.mark.parametrize(("client", "mode"), CLIENTS_AND_MODES)
-def test_a_picture_arrives(client: str, mode: str, world: World) -> None:
-    seen = visit(client, world.gateway.address(mode), world.gateway.key, "--no-lists", "--call", "events__image", mode=mode)
-    assert seen["ok"], seen
-    (picture,) = seen["call"]["content"]
-    assert (picture["type"], picture["mimeType"], picture["data"][:11]) == ("image", "image/png", "iVBORw0KGgo")
-
-
+@pytest.mark.edge(15)
 @pytest.mark.parametrize(("client", "mode", "remote"), WITH_EACH)
 def test_progress_arrives_where_it_was_asked_for(client: str, mode: str, remote: str, world: World) -> None:
     """Two of the same client at once: their tokens are the same, their progress is not."""
@@ -131,9 +123,9 @@ def test_progress_arrives_where_it_was_asked_for(client: str, mode: str, remote:
         return visit(client, world.gateway.address(mode), world.gateway.key, *options, mode=mode)
 
     with ThreadPoolExecutor(2) as both:
-        for steps, seen in zip((2, 4), both.map(slow, (2, 4))):
+        for steps, seen in zip((2, 4), both.map(slow, (2, 4)), strict=True):
             assert seen["ok"], seen
-            assert seen["call"]["content"] == [{"type": "text", "text": f"{steps} steps"}]
+            assert seen["call"]["content"] == text(f"{steps} steps")
             assert [step["message"] for step in seen["progress"]] == [f"step {n}" for n in range(1, steps + 1)]
 
 
@@ -142,14 +134,21 @@ def test_log_messages_arrive_from_the_level_that_was_asked_for(
     client: str, mode: str, remote: str, world: World
 ) -> None:
     def log(asked_for: str) -> list[dict[str, Any]]:
-        options = ["--no-lists", "--log-level", asked_for, "--call", f"{remote}__log", *arguments(level="warning", count=2)]
+        options = [
+            "--no-lists",
+            "--log-level",
+            asked_for,
+            "--call",
+            f"{remote}__log",
+            *arguments(level="warning", count=2),
+        ]
         seen = visit(client, world.gateway.address(mode), world.gateway.key, *options, mode=mode)
         assert seen["ok"], seen
         logs: list[dict[str, Any]] = seen["logs"]
         return logs
 
     assert log("info") == [{"level": "warning", "logger": "peer", "data": f"hello {n}"} for n in range(2)]
-    assert log("error") == []
+    assert log("error") == [] or (client, mode) in WITHOUT_LEVEL
 
 
 @pytest.mark.parametrize(("client", "mode", "remote"), WITH_EACH)
@@ -165,21 +164,27 @@ def test_cancelling_reaches_the_right_remote_and_no_other_call(
         ]
         for place in (remote, elsewhere):
             eventually(
-                lambda place=place: world.events(f"{tag}-beside-{place}"), bool, within_s=10, what="a call beside it began"
+                partial(world.events, f"{tag}-beside-{place}"),
+                bool,
+                within_s=10,
+                what="a call beside it began",
             )
-        options = ["--no-lists", "--cancel-after", "0.4", "--call", f"{remote}__cancellable", *arguments(tag=tag)]
+        options = ["--no-lists", "--cancel-after", "0.3", "--call", f"{remote}__cancellable", *arguments(tag=tag)]
         seen = visit(client, world.gateway.address(mode), world.gateway.key, *options, mode=mode)
         assert (seen["ok"], seen["cancelled"], seen["call"]) == (True, True, None), seen
         eventually(
-            lambda: world.events(tag), lambda events: events[1:] == ["cancelled"], within_s=5, what="the remote was told"
+            lambda: world.events(tag),
+            lambda events: events[1:] == ["cancelled"],
+            within_s=5,
+            what="the remote was told",
         )
-        for place, other in zip((remote, elsewhere), others):
-            assert finished(other) == "waited 2.5 s"
+        for place, other in zip((remote, elsewhere), others, strict=True):
+            assert finished(other) == "waited 2.0 s"
             assert world.events(f"{tag}-beside-{place}") == ["started", "finished"]
 
 
 def bystander(world: World, tool: str, tag: str) -> dict[str, Any]:
-    options = ["--no-lists", "--call", tool, *arguments(tag=tag, seconds=2.5)]
+    options = ["--no-lists", "--call", tool, *arguments(tag=tag, seconds=2.0)]
     return visit("node-sdk1", world.gateway.address("session"), world.gateway.keys[1], *options, mode="session")
 
 
@@ -188,8 +193,20 @@ def finished(call: Future[dict[str, Any]]) -> str:
     return text
 
 
-@pytest.mark.parametrize("key", ["mcp_wrong", ""], ids=["wrong", "none"])
 @pytest.mark.parametrize(("client", "mode"), CLIENTS_AND_MODES)
-def test_without_a_good_key_a_client_is_refused_with_401(client: str, mode: str, key: str, world: World) -> None:
-    seen = visit(client, world.gateway.address(mode), key, "--no-lists", mode=mode, timeout_s=10)
-    assert (seen["ok"], seen["status"]) == (False, 401), seen
+def test_a_wrong_key_is_refused_and_the_client_says_so(client: str, mode: str, world: World) -> None:
+    seen = visit(client, world.gateway.address(mode), "mcp_wrong", "--no-lists", mode=mode, timeout_s=10)
+    assert (seen["ok"], seen["status"]) == (False, TOLD_STATUS.get(client, 401)), seen
+
+
+def calls(**tools: dict[str, Any]) -> list[str]:
+    """Options that call each of these tools with these arguments."""
+    (name, given), *others = tools.items()
+    options = ["--call", name, *arguments(**given)]
+    for other, theirs in others:
+        options += ["--also", json.dumps({"name": other, "arguments": theirs})]
+    return options
+
+
+def text(words: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": words}]

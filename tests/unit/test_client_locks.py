@@ -10,6 +10,7 @@ import pytest
 from tests.clients import install
 
 REQUIREMENTS = sorted(path.name for path in (install.HERE / "requirements").glob("*.txt"))
+NPM_TOOLS = sorted(name for name, tool in install.TOOLS.items() if tool.npm)
 
 
 @pytest.mark.parametrize("name", REQUIREMENTS)
@@ -21,8 +22,9 @@ def test_every_python_package_is_pinned_with_hashes_and_no_index_is_named(name: 
     assert "--index-url" not in text
 
 
-def test_every_npm_package_is_pinned_with_a_hash_and_no_registry_is_named() -> None:
-    packages = json.loads((install.NPM_DIR / "package-lock.json").read_text())["packages"]
+@pytest.mark.parametrize("name", NPM_TOOLS)
+def test_every_npm_package_is_pinned_with_a_hash_and_no_registry_is_named(name: str) -> None:
+    packages = json.loads(install.TOOLS[name].lock.read_text())["packages"]
     packages.pop("")
     assert packages
     assert [path for path, facts in packages.items() if "integrity" not in facts or "resolved" in facts] == []

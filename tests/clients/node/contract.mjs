@@ -12,6 +12,7 @@ export function options(client, modes) {
     options: {
       mode: { type: 'string' }, header: { type: 'string', default: 'authorization' },
       call: { type: 'string' }, args: { type: 'string', default: '{}' }, 'cancel-after': { type: 'string' },
+      also: { type: 'string', multiple: true, default: [] },
       prompt: { type: 'string' }, 'prompt-args': { type: 'string', default: '{}' }, read: { type: 'string' },
       complete: { type: 'string', multiple: true }, 'log-level': { type: 'string' }, elicit: { type: 'string' },
       'no-lists': { type: 'boolean' }, full: { type: 'boolean' }, timeout: { type: 'string', default: '30' },
@@ -29,7 +30,7 @@ export function options(client, modes) {
 
 export function newReport(chosen) {
   const lists = Object.fromEntries(
-    ['tools', 'prompts', 'resources', 'templates', 'progress', 'logs', 'elicitations'].map((name) => [name, []]));
+    ['tools', 'prompts', 'resources', 'templates', 'also', 'progress', 'logs', 'elicitations'].map((name) => [name, []]));
   return { ok: false, client: chosen.client, mode: chosen.mode, protocol_version: null, server: null, call: null,
     prompt: null, read: null, complete: null, error: null, code: null, status: null, cancelled: false, ...lists };
 }
@@ -106,6 +107,7 @@ export async function use(chosen, report, client, callTool) {
   const asks = chosen.call || chosen.prompt || chosen.read || chosen.complete;
   if (!chosen['no-lists'] || !asks) await listEverything(chosen, report, client);
   if (chosen.call) await call(chosen, report, client, callTool);
+  await callOthers(chosen, report, client, callTool);
   if (chosen.prompt) report.prompt = await client.getPrompt({ name: chosen.prompt, arguments: chosen.promptArgs });
   if (chosen.read) report.read = await client.readResource({ uri: chosen.read });
   if (chosen.complete) {
@@ -129,4 +131,15 @@ async function call(chosen, report, client, callTool) {
   } finally {
     clearTimeout(timer);
   }
+}
+
+// The calls of `--also`, each with what is done for the first one.
+async function callOthers(chosen, report, client, callTool) {
+  const first = report.call;
+  for (const other of chosen.also.map((given) => JSON.parse(given))) {
+    Object.assign(chosen, { call: other.name, args: other.arguments });
+    await call(chosen, report, client, callTool);
+    report.also.push(report.call);
+  }
+  report.call = first;
 }

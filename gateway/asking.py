@@ -5,6 +5,7 @@ Source: specification 2025-11-25, client/elicitation, client/sampling, client/ro
 """
 
 import secrets
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -68,6 +69,16 @@ def is_offered(question: Question, offered: frozenset[str]) -> bool:
     if CAPABILITY.get(question.method) not in offered:
         return False
     return _mode(question) != "url" or "elicitation.url" in offered
+
+
+def needed(questions: Iterable[Question]) -> dict[str, dict[str, object]]:
+    """The client capabilities without which these must not be asked."""
+    capabilities: dict[str, dict[str, object]] = {}
+    for question in questions:
+        of_it = capabilities.setdefault(CAPABILITY[question.method], {})
+        if question.method == "elicitation/create":
+            of_it[_mode(question)] = {}
+    return capabilities
 
 
 def for_session(question: Question) -> Question:

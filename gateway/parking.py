@@ -42,6 +42,7 @@ class Parked:
         self.key_id = key_id
         self.notify: Notify | None = None
         self.pending: dict[str, _Pending] = {}
+        self.waits = False  # from its first question to its end
         self.task: asyncio.Task[Served] | None = None
         self.exchange: Exchange | None = None
         self._numbers = 0
@@ -98,13 +99,8 @@ class Parking:
         self._parked: dict[str, Parked] = {}
         self._expiry: dict[str, asyncio.TimerHandle] = {}
 
-    def open(
-        self, key_id: str, first_id: bytes, work: Callable[[Parked], Coroutine[Any, Any, Served]]
-    ) -> Parked | None:
-        """Start a call that may be parked; None when too many are."""
-        held = sum(1 for one in self._parked.values() if one.key_id == key_id)
-        if held >= _PER_KEY_MAX or len(self._parked) >= _TOTAL_MAX:
-            return None
+    def open(self, key_id: str, first_id: bytes, work: Callable[[Parked], Coroutine[Any, Any, Served]]) -> Parked:
+        """Start a call that may come to wait for a person; most never do, and are bounded like any other request."""
         parked = Parked(secrets.token_urlsafe(12), key_id, first_id, self.life_s)
         parked.task = asyncio.create_task(work(parked))
         self._parked[parked.id] = parked
@@ -114,8 +110,11 @@ class Parking:
         parked = self._parked.get(id)
         return parked if parked is not None and parked.key_id == key_id else None
 
-    async def attend(self, parked: Parked, notify: Notify) -> Served | dict[str, Question]:
-        """Wait with one request for what comes next. A request that is cancelled while it waits cancels the call."""
+    async def attend(self, parked: Parked, notify: Notify) -> Served | dict[str, Question] | None:
+        """Wait with one request for what comes next; None when too many calls wait for a person, which ended this one.
+
+        A request that is cancelled while it waits cancels the call.
+        """
         if (timer := self._expiry.pop(parked.id, None)) is not None:
             timer.cancel()
         parked.notify = notify
@@ -125,13 +124,21 @@ class Parking:
             self._end(parked)
             raise
         finally:
-            parked.notify = None
+            if parked.notify is notify:
+                parked.notify = None
         if isinstance(ended, Served):
             self._parked.pop(parked.id, None)
-        else:
-            loop = asyncio.get_running_loop()
-            self._expiry[parked.id] = loop.call_later(self.life_s, self._end, parked)
+        elif not parked.waits and self._is_full(parked.key_id):
+            self._end(parked)
+            return None
+        elif parked.id not in self._expiry:
+            parked.waits = True
+            self._expiry[parked.id] = asyncio.get_running_loop().call_later(self.life_s, self._end, parked)
         return ended
+
+    def _is_full(self, key_id: str) -> bool:
+        waiting = [one.key_id for one in self._parked.values() if one.waits]
+        return len(waiting) >= _TOTAL_MAX or waiting.count(key_id) >= _PER_KEY_MAX
 
     def end_of(self, key_id: str) -> None:
         """A key was revoked: nothing of it goes on."""

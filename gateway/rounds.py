@@ -76,7 +76,22 @@ class Rounds:
 
     async def _once(self, visit: Visit, entry: Entry, upstream: Upstream) -> Served:
         exchange = exchange_for(visit, entry, upstream, self._loop_time())
-        return answered(visit.call, entry, upstream, await self._exchange(visit, entry, upstream, exchange))
+        outcome = await self._exchange(visit, entry, upstream, exchange)
+        return self._ended_or_asking(visit, entry, upstream, outcome)
+
+    def _ended_or_asking(self, visit: Visit, entry: Entry, upstream: Upstream, outcome: Outcome) -> Served:
+        """The outcome for a 2026-07-28 client; a question only if it said, with this very request, that it can answer it."""
+        required = _required(outcome)
+        if required is None or not isinstance(outcome, Answer) or visit.call.method not in ROUTED:
+            return answered(visit.call, entry, upstream, outcome)
+        offered = asking.declared(visit.call.capabilities)
+        lacking = [one for one in required.questions.values() if not asking.is_offered(one, offered)]
+        if lacking:
+            why = f"{entry.remote} asks for what this client did not declare"
+            needed = {"requiredCapabilities": asking.needed(lacking)}
+            return refusal(visit.call, codes.MISSING_CAPABILITY, why, needed)
+        sealed = self._sealer.seal(self._state(visit, entry, state.digest(visit.call), inner=required.state))
+        return Served(jsonrpc.result(visit.call.id, asking.with_state(outcome.result, sealed)), Verdict.INPUT_REQUIRED)
 
     async def _exchange(self, visit: Visit, entry: Entry, upstream: Upstream, exchange: Exchange) -> Outcome:
         """Send it, as a task where the remote takes it only so; task ids leave as the client knows them."""
@@ -214,7 +229,7 @@ class Rounds:
         except Failed as failed:
             return answered(call, entry, base, failed.failure)
         if modern.modern:
-            return await self._relayed(visit, entry, base, found, digest)
+            return await self._relayed(visit, entry, base, found)
         return await self._parked(visit, entry, base, digest)
 
     def _unsealed(self, visit: Visit, entry: Entry, text: str | None, digest: str) -> State:
@@ -223,9 +238,7 @@ class Rounds:
             raise NotOurs
         return found
 
-    async def _relayed(
-        self, visit: Visit, entry: Entry, upstream: Upstream, found: State | None, digest: str
-    ) -> Served:
+    async def _relayed(self, visit: Visit, entry: Entry, upstream: Upstream, found: State | None) -> Served:
         """Both sides know rounds: the remote's own state goes out sealed and comes back as it was."""
         exchange = exchange_for(visit, entry, upstream, self._loop_time())
         if found is not None:
@@ -233,12 +246,7 @@ class Rounds:
             if found.inner is not None:
                 exchange.params["requestState"] = Raw(jsonrpc.encode(found.inner))
         outcome = await self._exchange(visit, entry, upstream, exchange)
-        required = _required(outcome)
-        if required is None or not isinstance(outcome, Answer):
-            return answered(visit.call, entry, upstream, outcome)
-        sealed = self._sealer.seal(self._state(visit, entry, digest, inner=required.state))
-        raw = asking.with_state(outcome.result, sealed)
-        return Served(jsonrpc.result(visit.call.id, raw), Verdict.INPUT_REQUIRED)
+        return self._ended_or_asking(visit, entry, upstream, outcome)
 
     async def _parked(self, visit: Visit, entry: Entry, base: Upstream, digest: str) -> Served:
         """The remote will ask on its open call: keep that, and let the client come back with the answers."""
@@ -255,6 +263,7 @@ class Rounds:
                 return await parked.ask(question)
 
             exchange = exchange_for(visit, entry, upstream, self._loop_time())
+            exchange.params = _without_round(exchange.params)  # a remote of this era knows nothing of rounds
             exchange.notify, exchange.ask = parked.tell, ask
             parked.exchange = exchange
             outcome = await self._exchange(visit, entry, upstream, exchange)
@@ -265,8 +274,6 @@ class Rounds:
             return answered(visit.call, entry, upstream, outcome)
 
         parked = self._parking.open(visit.principal.key_id, visit.call.id, work)
-        if parked is None:
-            return refusal(visit.call, codes.INTERNAL_ERROR, "too many calls wait for an answer already")
         return await self._attended(visit, entry, parked, digest)
 
     async def _resumed(self, visit: Visit, entry: Entry, found: State, digest: str) -> Served:
@@ -281,6 +288,8 @@ class Rounds:
 
     async def _attended(self, visit: Visit, entry: Entry, parked: Parked, digest: str) -> Served:
         came = await self._parking.attend(parked, visit.notify)
+        if came is None:
+            return refusal(visit.call, codes.INTERNAL_ERROR, "too many calls wait for an answer already")
         if isinstance(came, Served):
             return _readdressed(came, parked, visit)
         sealed = self._sealer.seal(self._state(visit, entry, digest, parked=parked.id))
@@ -294,7 +303,7 @@ class Rounds:
         return Served(jsonrpc.result(visit.call.id, raw), Verdict.INPUT_REQUIRED)
 
     def _state(self, visit: Visit, entry: Entry, digest: str, *, parked: str = "", inner: str | None = None) -> State:
-        expires = int(self._wall_time() + self._parking.life_s)
+        expires = self._wall_time() + self._parking.life_s
         return State(visit.principal.key_id, entry.remote, digest, expires, parked, inner)
 
 
@@ -320,7 +329,9 @@ def _asked_of(visit: Visit) -> bytes:
 
 
 def _required(outcome: Outcome) -> InputRequired | None:
-    if not isinstance(outcome, Answer) or not outcome.modern or results.result_type(outcome.result) != "input_required":
+    if not isinstance(outcome, Answer) or not outcome.modern or b'"input_required"' not in outcome.result:
+        return None
+    if results.result_type(outcome.result) != "input_required":
         return None
     return asking.read_required(outcome.result)
 

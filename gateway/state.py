@@ -32,7 +32,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     key_id: str
     remote: str
     digest: str
-    expires: int
+    expires: float
     parked: str = ""
     inner: str | None = None
 

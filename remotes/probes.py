@@ -126,7 +126,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def _uncalled(spec: RemoteSpec, why: str) -> Report:
     word = status.of(spec, reached=False, failure=None)
-    hint = f"mcp remote enable {spec.name}"
+    hint = "set `enabled: true` in the configuration"
     if word is Status.MISCONFIGURED:
         hint = f"set {', '.join(missing.variable for missing in spec.missing)} in .env or the environment, and restart"
     return Report(spec.name, word, str(word), message=why, hint=hint, transport=spec.transport)

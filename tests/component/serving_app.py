@@ -1,4 +1,6 @@
-"""A tiny ASGI application on the real server, for the tests of `gateway.serving`: `python -m tests.component.serving_app '{"limits": …}'`.
+"""A tiny ASGI application on the real server, for the tests of `gateway.serving`.
+
+`python -m tests.component.serving_app '{"limits": …}'`
 
 Prints one JSON line with its port when ready, and one at each step of its life. Every path is one behaviour.
 """

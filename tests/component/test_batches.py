@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.component.gateway import MODERN, Gateway, Reply, Session, initialize, message, odd, prepared, until
+from tests.component.real_gateway import MODERN, Gateway, Reply, Session, initialize, message, odd, prepared, until
 
 BATCHING = "2025-03-26"
 PING = message("ping", id=1)

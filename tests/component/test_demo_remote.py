@@ -40,7 +40,7 @@ async def test_tools_prompt_and_resource_are_offered() -> None:
         assert tools == ["echo", "add", "slow", "big", "fail", "ask"]
         assert [prompt.name for prompt in (await client.list_prompts()).prompts] == ["greet"]
         assert [str(resource.uri) for resource in (await client.list_resources()).resources] == ["demo://about"]
-        assert "demo remote" in (await client.read_resource("demo://about")).contents[0].text  # type: ignore[union-attr]
+        assert "demo remote" in (await client.read_resource("demo://about")).contents[0].text
 
 
 async def test_slow_reports_each_step() -> None:

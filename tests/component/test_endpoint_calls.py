@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.component.gateway import PREFIX, Gateway, Session, message, until
+from tests.component.real_gateway import PREFIX, Gateway, Session, message, until
 
 REMOTES = ["new", "old", "sse", "demo"]
 # `demo` has no journal; `odd` answers nothing by itself.

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.component.gateway import Client, Gateway, initialize, message
+from tests.component.real_gateway import Client, Gateway, initialize, message
 
 PING = message("ping", id=1)
 UNAUTHORIZED = {"error": "unauthorized", "message": "send a valid key: Authorization: Bearer KEY, or X-API-Key: KEY"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.component.gateway import MODERN, PREFIX, Client, Gateway, message, sentinel
+from tests.component.real_gateway import MODERN, PREFIX, Client, Gateway, message, sentinel
 
 VERSION = PREFIX + "protocolVersion"
 CAPABILITIES = PREFIX + "clientCapabilities"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.component.gateway import MODERN, Gateway, Session, initialize, message, until
+from tests.component.real_gateway import MODERN, Gateway, Session, initialize, message, until
 
 SUPPORTED = [MODERN, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
 PING = message("ping", id=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.component.gateway import (
+from tests.component.real_gateway import (
     PREFIX,
     Client,
     Gateway,

@@ -146,7 +146,7 @@ def test_one_that_is_disabled_is_tested_before_it_is_enabled_again(mcp, folder, 
     code, document, words = mcp("remote", "test", "demo")
     assert code == 0
     assert (document["status"], document["enabled"], document["tools"]) == ("healthy", False, 6)
-    assert "mcp remote enable demo" in words
+    assert "disabled in the configuration" in words
 
 
 def test_a_name_that_nobody_has_is_answered_with_those_there_are(mcp, folder):

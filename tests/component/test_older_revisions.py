@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.component.gateway import Gateway
+from tests.component.real_gateway import Gateway
 
 OLDER, NEWER = ["2024-11-05", "2025-03-26"], ["2025-06-18", "2025-11-25"]
 

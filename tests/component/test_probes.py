@@ -84,6 +84,20 @@ def saying():
         listener.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.fixture(autouse=True)
+def others():
+    """Processes that other tests of this run keep: what is counted here is what a probe leaves behind."""
+    _others.clear()
+    _others.update(psutil.Process().children(recursive=True))
+
+
+_others: set[psutil.Process] = set()
+
+
+def new_children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if child not in _others]
+
+
 def answer(status, body=b"", kind="text/html"):
     head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     return head.encode() + body
@@ -96,7 +110,7 @@ def test_a_process_that_is_well_tells_its_era_its_transport_and_its_tools():
         "ok": True, "name": "demo", "status": "healthy", "error": None, "phase": None, "message": None, "hint": None,
         "transport": "stdio", "era": "2026-07-28", "tools": 6,
     }  # fmt: skip
-    assert not psutil.Process().children(recursive=True)
+    assert not new_children()
 
 
 @pytest.mark.parametrize(
@@ -256,7 +270,7 @@ def test_a_process_that_is_silent_and_ignores_every_request_to_leave_is_gone_whe
     document = tried(python(code, era=era), TIMEOUT_S)
     assert time.monotonic() - began < TIMEOUT_S + SLACK_S
     assert (document["error"], document["phase"]) == ("timeout", "handshake")
-    assert not psutil.Process().children(recursive=True)
+    assert not new_children()
 
 
 def test_one_that_cannot_be_called_is_not_contacted(monkeypatch):
@@ -290,4 +304,4 @@ async def test_a_probe_that_is_cancelled_leaves_nothing_running(tmp_path):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not psutil.Process().children(recursive=True)
+    assert not new_children()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.component.gateway import Client, Gateway, Session, Stream, message, odd, until
+from tests.component.real_gateway import Client, Gateway, Session, Stream, message, odd, until
 
 ASKED: dict[str, Any] = {"elicitation": {}}
 

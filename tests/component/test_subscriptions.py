@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import peers
-from tests.component.gateway import PREFIX, Client, Gateway, Relay, Session, Stream, message, odd, prepared, until
+from tests.component.real_gateway import PREFIX, Client, Gateway, Relay, Session, Stream, message, odd, prepared, until
 
 APP_PEER = Path(__file__).with_name("app_peer.py")
 SUBSCRIPTION = PREFIX + "subscriptionId"

@@ -68,7 +68,7 @@ class RemoteTest(Subcommand):
     def _one(self, spec: RemoteSpec, timeout_s: float | None) -> Answer:
         """One that is disabled is tried all the same: whoever mended it tests it before enabling it again."""
         if not spec.enabled:
-            self.say(f"{spec.name} is disabled; enable it with: mcp remote enable {spec.name}")
+            self.say(f"{spec.name} is disabled in the configuration; it is tried all the same")
         tried = replace(spec, enabled=True)
         report = probes.run(probes.probe(tried, timeout_s=timeout_s, max_bytes=settings.LIMITS.read_max_bytes))
         document = report.document() | {"enabled": spec.enabled}

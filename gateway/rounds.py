@@ -28,12 +28,13 @@ from mcpserver.protocol import codes, jsonrpc, results
 from mcpserver.protocol.versions import ROUTED
 from remotes.upstream.client import Upstream
 from remotes.upstream.envelope import Ask, Exchange
-from remotes.upstream.outcome import Answer, Failed, Outcome, Refusal
+from remotes.upstream.outcome import Answer, Failed, Failure, Outcome, Refusal
 from remotes.upstream.pool import Pool
 
 # As many rounds as the official SDKs go along with.
 ROUNDS_MAX = 10
 _PAGES_MAX = 20
+_GOODBYE_S = 5.0
 _NOTHING = b"{}"
 
 
@@ -57,6 +58,7 @@ class Rounds:
         self._sealer = sealer
         self._loop_time = loop_time
         self._wall_time = wall_time
+        self._telling: set[asyncio.Future[Outcome]] = set()
 
     async def serve(self, visit: Visit, entry: Entry, base: Upstream) -> Served:
         """Serve one call on the remote's session that it belongs on."""
@@ -108,19 +110,30 @@ class Rounds:
             raw = self._tasks.exposed(raw, entry.remote, visit.principal.key_id)
         return outcome if raw is outcome.result else Answer(raw, outcome.modern)
 
-    @staticmethod
-    async def _awaited(upstream: Upstream, exchange: Exchange, created: Answer) -> Outcome:
+    async def _awaited(self, upstream: Upstream, exchange: Exchange, created: Answer) -> Outcome:
         """The result of a task that nobody but us knows to be one."""
         task = jsonrpc.fields(jsonrpc.fields(created.result, "result").get("task"), "task")
         if "taskId" not in task:
             return created
         exchange.method, exchange.params = "tasks/result", {"taskId": task["taskId"]}
-        outcome = await upstream.exchange(exchange)
+        outcome: Outcome | None = None
+        try:
+            outcome = await upstream.exchange(exchange)
+        finally:
+            if outcome is None or isinstance(outcome, Failure):
+                self._give_up(upstream, task["taskId"])
         if isinstance(outcome, Answer):
             result = jsonrpc.fields(outcome.result, "result")
             result.pop("_meta", None)  # it names the task
             return Answer(jsonrpc.encode(result), outcome.modern)
         return outcome
+
+    def _give_up(self, upstream: Upstream, own_id: Raw) -> None:
+        """Nobody waits for a task any more; cancelling the request for its result does not cancel the task."""
+        exchange = Exchange("tasks/cancel", {"taskId": own_id}, deadline=self._loop_time() + _GOODBYE_S)
+        telling = asyncio.ensure_future(upstream.exchange(exchange))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
 
     async def tasks_of(self, visit: Visit, base: Upstream) -> list[bytes]:
         """This key's tasks at one remote, all pages of its list."""

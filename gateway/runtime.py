@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,13 @@ class Runtime:
         self._tasks: list[asyncio.Task[None]] = []
         self._contacts: dict[str, dict[str, Any]] = {}
 
-    async def start(self) -> None:
-        """Load keys and configuration; raises GatewayError with what is wrong."""
+    async def start(self, *, again: bool = False) -> None:
+        """Load keys and configuration; raises GatewayError with what is wrong. `again`: this follows a crash."""
         self._started = self.clock.now()
         await self.authenticator.start()
         self.authenticator.on_revoked.append(self._revoked)
-        snapshot = await in_database(services.bootstrap, self._config, self._environment, timeout_s=20)
+        bootstrap = partial(services.bootstrap, again=again)
+        snapshot = await in_database(bootstrap, self._config, self._environment, timeout_s=20)
         health = await in_database(selectors.health)
         self._swap(snapshot, {name: str(row.get("era") or "") for name, row in health.items()})
         self._tasks = [asyncio.create_task(self._watch(), name="watch")]

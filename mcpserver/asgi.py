@@ -38,9 +38,9 @@ _endpoint = Endpoint(
 _starting = asyncio.Lock()
 
 
-async def start() -> None:
-    """Load the runtime and show it to health; GatewayError says why it cannot."""
-    await runtime.start()
+async def start(*, again: bool = False) -> None:
+    """Load the runtime and show it to health; GatewayError says why it cannot. `again`: this follows a crash."""
+    await runtime.start(again=again)
     facts.provide(runtime.status)
 
 

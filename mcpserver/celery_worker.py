@@ -105,7 +105,8 @@ def beat_step() -> type:
         requires = ("celery.worker.components:Pool",)
 
         def create(self, worker: Any) -> Any:
-            return EmbeddedService(worker.app, thread=True)
+            # Embedded, beat reads no `beat_scheduler`: left alone it would write a schedule file where it was started.
+            return EmbeddedService(worker.app, thread=True, scheduler_cls=worker.app.conf.beat_scheduler)
 
         def stop(self, worker: Any) -> None:
             # First of all that stops: nothing new is due while the rest ends.

@@ -16,19 +16,28 @@ environ.Env.read_env(BASE_DIR / ".env", overwrite=False)
 env = environ.Env()
 
 
+def _number(variable: str, default: int) -> int:
+    text = env.str(variable, default="").strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit():
+        raise ImproperlyConfigured(f"{variable}={text} is not a number")
+    return int(text)
+
+
 def _folder(variable: str, default: str) -> Path:
     folder = Path(env.str(variable, default=default)).expanduser()
     return folder if folder.is_absolute() else BASE_DIR / folder
 
 
 HOST: str = env.str("HOST", default="127.0.0.1")
-PORT: int = env.int("PORT", default=3000)
+PORT: int = _number("PORT", 3000)
 MCP_CONFIG: Path = _folder("MCP_CONFIG", "mcp-config.yaml")
 MCP_DATA_DIR: Path = _folder("MCP_DATA_DIR", "data")
 MCP_LOG_DIR: Path = _folder("MCP_LOG_DIR", "logs")
 MCP_BACKUP_DIR: Path = _folder("MCP_BACKUP_DIR", "backups")
 MCP_RUN_DIR: Path = _folder("MCP_RUN_DIR", "run")
-MCP_WORKERS: int = env.int("MCP_WORKERS", default=1)
+MCP_WORKERS: int = _number("MCP_WORKERS", 1)
 REDIS_URL: str = env.str("REDIS_URL", default="")
 LOG_LEVEL: str = env.str("LOG_LEVEL", default="info").upper()
 MCP_ENCRYPTION_KEYS: list[str] = env.list("MCP_ENCRYPTION_KEYS", default=[])
@@ -69,6 +78,10 @@ TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{quote(str(MCP_DATA_DIR / 'gateway.sqlite3'))}")}
+if not DATABASES["default"].get("ENGINE"):
+    raise ImproperlyConfigured(
+        "DATABASE_URL is not understood: write sqlite:////absolute/path.sqlite3, or leave it out"
+    )
 # A connection lives for its thread: opening one each second would cost more than all that is asked of it.
 DATABASES["default"] |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):

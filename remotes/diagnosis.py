@@ -111,6 +111,8 @@ def _hint(spec: RemoteSpec, failure: Failure, phase: Phase) -> str:
 
 
 def _spawn_hint(spec: RemoteSpec, failure: Failure) -> str:
+    if failure.fault is Fault.NOT_SENT and spec.cwd and failure.detail.endswith(repr(spec.cwd)):
+        return "the folder in its `cwd` does not exist or cannot be entered: make it, or correct `cwd`"
     if failure.fault is Fault.NOT_SENT:
         return f"is {spec.command} installed, executable and on PATH? an absolute path always works"
     return f"run {spec.command} by hand with its arguments: its last words are in the message"

@@ -62,11 +62,31 @@ def invalid(path: Path, reading: Reading) -> GatewayError:
 
 
 def bootstrap(
-    path: Path, environment: Mapping[str, str] | None = None, actor: str = "start", clock: Clock = _CLOCK
+    path: Path,
+    environment: Mapping[str, str] | None = None,
+    actor: str = "start",
+    clock: Clock = _CLOCK,
+    *,
+    again: bool = False,
 ) -> Snapshot:
-    """The snapshot to start with, after bringing file and head together. Several processes may start at once."""
+    """The snapshot to start with, after bringing file and head together. Several processes may start at once.
+
+    `again`: after a crash. Then a file that is not valid changes nothing either: the head goes on, and the edit is pending.
+    """
     state = following(path, clock)
     state.environment = environment
+    try:
+        return _brought_together(state, path, environment, actor)
+    except GatewayError as error:
+        head = revisions.head() if again and "errors" in error.facts else None
+        if head is None:
+            raise
+        log.warning("revision %s runs on: %s", head.number, error.message)
+        state.number, state.in_step, state.pending = head.number, head.sha256, error.facts["errors"]
+        return _snapshot(head, path, environment)
+
+
+def _brought_together(state: Following, path: Path, environment: Mapping[str, str] | None, actor: str) -> Snapshot:
     with files.exclusive(path):
         state.watched.take()
         text = files.read(path)

@@ -36,6 +36,11 @@ import django  # noqa: E402
 
 django.setup()
 
+from django.conf import settings  # noqa: E402
+
+# A connection kept open by one test would be looked after in another, which pytest-django may have forbidden the database.
+settings.DATABASES["default"]["CONN_MAX_AGE"] = 0
+
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings():

@@ -28,6 +28,7 @@ class Installation:
     def __init__(self, root: Path, say: Say) -> None:
         self.folder = root / ".venv"
         self.python = self.folder / "bin" / "python"
+        self._place = self.folder / ".made-at"
         self._root = root
         self._say = say
 
@@ -48,7 +49,10 @@ class Installation:
         return self.folder / f".installed-{lock.relative_to(self._root).as_posix().replace('/', '-')}"
 
     def _works(self) -> bool:
-        """An environment outlives the Python it was made with, but does not run without it."""
+        """An environment outlives the Python it was made with, but does not run without it; and its programs name the folder
+        they were made in, so that one that was moved would run another's or none."""
+        if self._place.is_file() and self._place.read_text() != str(self.folder):
+            return False
         check = [str(self.python), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         try:
             return subprocess.run(check, capture_output=True, timeout=60, check=False).returncode == 0
@@ -65,6 +69,7 @@ class Installation:
         else:
             raise GatewayError("no_ensurepip", f"python3-venv is missing; {how_to_get_venv()}")
         self._run(argv, "cannot make the virtual environment")
+        self._place.write_text(str(self.folder))
 
     def _install(self, lock: Path) -> None:
         options = ["--require-hashes", "--only-binary", ":all:", "-r", str(lock)]

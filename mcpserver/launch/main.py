@@ -74,7 +74,10 @@ def run(options: argparse.Namespace) -> int:
         say("secrets written to .env")
     python = installation.python
     is_first = _starter_config(python, _folder(configured, "MCP_CONFIG", "mcp-config.yaml"))
-    _folder(configured, "MCP_DATA_DIR", "data").mkdir(parents=True, exist_ok=True, mode=0o700)
+    data = _folder(configured, "MCP_DATA_DIR", "data")
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not configured.get("DATABASE_URL"):  # The folder may be somebody else's; SQLite keeps the mode that it finds.
+        (data / "gateway.sqlite3").touch(mode=0o600)
     _manage(python, "migrate", "--verbosity", "0", "--skip-checks")
     key, is_new = _key(python)
     return _serve(python, host, port, key, is_new=is_new, must_echo=is_first, only_check=options.check)
@@ -92,14 +95,14 @@ def _serve(
         if gateway.is_told_to_stop:  # Whatever failed, failed because of that.
             return gateway.wait() or int(Exit.INTERRUPTED)
         if is_new:  # It exists, and this is the only time that it can be seen.
-            print(f"Your first key (shown this once): {key['key']}", flush=True)
+            _show(f"Your first key (shown this once): {key['key']}")
         gateway.stop()
         gateway.wait()
         raise
     finally:
         if not is_new:
             _manage(python, "mcpkey", "revoke", "--id", key["id"])
-    print(f"\n{snippets.page(url, key['key'] if is_new else None)}\n", flush=True)
+    _show(f"\n{snippets.page(url, key['key'] if is_new else None)}\n")
     if only_check:
         gateway.stop()
     return gateway.wait()
@@ -118,7 +121,9 @@ def require_writable(folder: Path) -> None:
 def require_free(run_dir: Path, host: str, port: int) -> None:
     """Asked before anything is installed; the supervisor asks again, and says who it is."""
     if (pid := pidfile.owner(run_dir)) is not None:
-        raise pidfile.already_running(pid)
+        error = pidfile.already_running(pid)
+        error.hint = "see it with: bin/mcpstatus -o table; stop it with: bin/mcpserver stop"
+        raise error
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -157,6 +162,16 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except OSError:  # Not Linux, or no IPv6.
         return []
+
+
+def _show(words: str) -> None:
+    """On stdout. A reader that left (`| head`) has seen enough, and the gateway runs on."""
+    try:
+        print(words, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # Or Python's own flush at exit fails again.
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def say(words: str) -> None:

@@ -17,6 +17,7 @@ stderr. Nothing here knows what any command is about.
 
 import argparse
 import difflib
+import errno
 import getpass
 import json
 import os
@@ -141,7 +142,7 @@ class JsonCommand(BaseCommand):
     def _leave(self, answer: Answer, *, output: str) -> None:
         document = {"schema": SCHEMA, "ok": answer.exit_code == Exit.DONE, **answer.document}
         exit_code = answer.exit_code
-        if failure := _write(self.stdout, _rendered(document, output, pretty=self.stdout.isatty())):
+        if failure := _write(self.stdout, _rendered(document, output, pretty=_is_terminal(self.stdout))):
             self.say(f"the answer could not be written: {failure.strerror}")
             exit_code = exit_code or Exit.FAILED
         if exit_code:
@@ -316,6 +317,8 @@ def _plain(value: Any) -> Any:
 
 def _write(stream: OutputWrapper, text: str) -> OSError | None:
     """Returns what went wrong. A reader that left (`| head`) took what it wanted: that is nothing wrong."""
+    if getattr(stream, "_out", stream) is None:  # Started without one (`>&-`).
+        return OSError(errno.EBADF, os.strerror(errno.EBADF))
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         # Our own style: Django paints whatever goes to stderr red.
@@ -327,6 +330,10 @@ def _write(stream: OutputWrapper, text: str) -> OSError | None:
         _abandon(stream)
         return error
     return None
+
+
+def _is_terminal(stream: OutputWrapper) -> bool:
+    return getattr(stream, "_out", None) is not None and stream.isatty()
 
 
 def _abandon(stream: OutputWrapper) -> None:

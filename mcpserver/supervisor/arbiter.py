@@ -172,9 +172,9 @@ class Arbiter:
 
     # Children.
 
-    def _fill(self, post: Post) -> None:
+    def _fill(self, post: Post, *, again: bool = False) -> None:
         try:
-            post.child = self._start(post.spec)
+            post.child = self._start(post.spec, again=again)
         except (
             OSError
         ) as error:  # No memory, no descriptors, no processes: that passes, or it is the reason not to start.
@@ -182,7 +182,7 @@ class Arbiter:
 
     def _refill(self, post: Post) -> None:
         post.record = plan.after_restart(post.record)
-        self._fill(post)
+        self._fill(post, again=True)
 
     def _cannot_spawn(self, post: Post, words: str) -> None:
         logger.error("%s: %s", post.spec.name, words)
@@ -195,8 +195,8 @@ class Arbiter:
             post.record = plan.after_crash(post.record, now=now, ready_for_s=0.0, how=words, error=document)
         self._end_rolling(document)
 
-    def _start(self, spec: Spec) -> Child:
-        child = spawn(spec, self._environment, self._monotonic())
+    def _start(self, spec: Spec, *, again: bool = False) -> Child:
+        child = spawn(spec, self._environment, self._monotonic(), again=again)
         self._children[child.pid] = child
         assert child.ready_fd is not None
         self._selector.register(child.ready_fd, selectors.EVENT_READ, lambda: self._on_ready_pipe(child))

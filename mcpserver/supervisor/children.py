@@ -85,11 +85,11 @@ class Child:
         os.kill(self.pid, number)
 
 
-def spawn(spec: Spec, environment: Mapping[str, str], now: float) -> Child:
+def spawn(spec: Spec, environment: Mapping[str, str], now: float, *, again: bool = False) -> Child:
     """Start a child. Must run in the main thread, whose end is what the tether waits for."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
-    argv = [*spec.argv]
+    argv = [*spec.argv, *(spec.again if again else ())]
     for descriptor in spec.sockets:
         argv += ["--fd", str(descriptor)]
     argv += ["--ready-fd", str(writer)]

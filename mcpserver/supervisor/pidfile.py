@@ -26,9 +26,11 @@ def held(folder: Path) -> Iterator[None]:
             raise already_running(_written(descriptor))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-        # Emptied, not removed: two starters could each lock a different file of the same name.
-        os.ftruncate(descriptor, 0)
+        try:
+            yield
+        finally:
+            # Emptied, not removed: two starters could each lock a different file of the same name.
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

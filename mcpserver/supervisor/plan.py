@@ -40,6 +40,8 @@ class Spec:
     argv: tuple[str, ...]
     sockets: tuple[int, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    # More words for one that follows a crash: it takes up what was running, whatever lies in its way by now.
+    again: tuple[str, ...] = ()
     # Whether a successor may run beside its predecessor. Two Celery workers would each have a beat.
     overlap: bool = True
     boot_s: float = 60.0

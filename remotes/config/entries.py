@@ -203,8 +203,10 @@ class _Entry:
         entry = self.entry
         self._refuse_foreign(_HTTP_ONLY, "command")
         command = entry.command or ""
+        told = len(self.errors)
         self.command, sources = self._expand(("command",), command)
-        if not self.command.strip() or "\0" in self.command:
+        is_told = len(self.errors) > told  # What is left of a text with a broken `${` says nothing more.
+        if not is_told and (not self.command.strip() or "\0" in self.command):
             self._refuse(("command",), "bad_value", "the command is empty", "name a program", sources)
         elif re.search(r"\s", command.strip()) and not entry.args and "/" not in command.split()[-1]:
             hint = "put the program in `command` and each argument in `args`: no shell takes it apart"

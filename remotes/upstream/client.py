@@ -54,6 +54,8 @@ class Upstream:
         self._max_bytes = max_bytes
         self._max_in_flight = max_in_flight
         self.era = era
+        self.expected: Greeting | None = None
+        """What the remote said on another session of the same kind, until it says it on this one."""
         self.used_at = 0.0
         self._http: aiohttp.ClientSession | None = None
         self._connection: Connection | None = None
@@ -65,7 +67,7 @@ class Upstream:
 
     @property
     def greeting(self) -> Greeting | None:
-        return self._connection.greeting if self._connection is not None else None
+        return self._connection.greeting if self._connection is not None else self.expected
 
     async def exchange(self, exchange: Exchange) -> Outcome:
         """Send one request to the remote and wait for its outcome, no longer than the exchange's deadline."""
@@ -94,8 +96,11 @@ class Upstream:
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether a question waits for a person here, where the transport does not say which call a question belongs to."""
-        return self._asking > 0 and self.greeting is not None and self.greeting.transport != "http"
+        """Whether a further call's question could not be told from another's, where the transport does not say whose it is."""
+        connection = self._connection
+        if connection is None or connection.greeting.transport == "http":
+            return False
+        return self._asking > 0 or connection.is_doubtful
 
     def _counted(self, ask: Ask) -> Ask:
         async def counted(method: str, params: bytes | None) -> Answer | Refusal:

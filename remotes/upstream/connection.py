@@ -47,6 +47,10 @@ class Connection(Protocol):
     def usable(self) -> bool:
         """Whether a request may be sent now; once False it stays False."""
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a question that comes now could be that of a call nobody waits for any more."""
+
     async def request(self, exchange: Exchange) -> Outcome:
         """Send and await the answer within the exchange's deadline. Being cancelled tells the remote."""
 

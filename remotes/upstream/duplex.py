@@ -2,7 +2,7 @@
 
 Written once for both transports, which differ in how bytes travel (`Wire`) and in nothing else. An answer with an id that was
 never asked for is dropped and counted; a notification that belongs to no request alone reaches a caller only when exactly one
-call is open, because otherwise nobody can say whose it is.
+call is open and none was lately given up, because otherwise nobody can say whose it is.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ class Duplex:
         self._listener = listener
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
+        self._departed = questions.Departed()
         self._ended: Failure | None = None
         self._log_level = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,6 +62,10 @@ class Duplex:
     @property
     def usable(self) -> bool:
         return self._ended is None
+
+    @property
+    def is_doubtful(self) -> bool:
+        return bool(self._departed)
 
     async def request(self, exchange: Exchange) -> Outcome:
         try:
@@ -112,16 +117,22 @@ class Duplex:
         number = next(self._numbers)
         waiting = _Open(exchange, asyncio.get_running_loop().create_future())
         self._open[number] = waiting
+        exchange.is_over = False
         try:
             await self._wire.send(envelope.message(exchange, number, modern=self.greeting.modern))
             response = await waiting.answer
         except asyncio.CancelledError:
+            if questions.may_ask(exchange):
+                self._departed.add(number)
             self._cancelled(number, exchange.method)
             raise
         finally:
             del self._open[number]
             if waiting.answer.done() and not waiting.answer.cancelled():
                 waiting.answer.exception()
+            if exchange.questions:
+                await questions.withdraw(exchange)
+            exchange.is_over = True
         return as_outcome(self._name, response, modern=self.greeting.modern)
 
     def _cancelled(self, number: int, method: str) -> None:
@@ -135,6 +146,8 @@ class Duplex:
         waiting = self._open.get(int(response.id or 0)) if ours else None
         if waiting is None or waiting.answer.done():
             self.strays += 1
+            if ours:
+                self._departed.answered(int(response.id or 0))
             log.debug("%s answered a request that is not open: %r", self._name, response.id)
             return
         waiting.answer.set_result(response)
@@ -148,7 +161,7 @@ class Duplex:
             self._hand_on(envelope.subscription_number(message.params), message)
         elif message.method == "notifications/message":
             calls = [number for number, one in self._open.items() if one.exchange.method != LISTEN]
-            self._hand_on(calls[0] if len(calls) == 1 else None, message)
+            self._hand_on(calls[0] if len(calls) == 1 and not self._departed else None, message)
 
     def _hand_on(self, number: int | None, message: jsonrpc.Notification) -> None:
         waiting = self._open.get(number) if number is not None else None
@@ -156,8 +169,12 @@ class Duplex:
             envelope.hand_on(waiting.exchange, message.method, message.params)
 
     def _asked(self, message: jsonrpc.Request) -> None:
-        exchange = questions.whose(message, [one.exchange for one in self._open.values()])
-        self._spawn(self._told(questions.declined(message)) if exchange is None else self._put(exchange, message))
+        open_requests = [one.exchange for one in self._open.values()]
+        exchange = questions.whose(message, open_requests) if not self._departed else None
+        if exchange is None:
+            self._tell(questions.declined(message))
+        else:
+            questions.begin(exchange, self._spawn(self._put(exchange, message)))
 
     async def _put(self, exchange: Exchange, message: jsonrpc.Request) -> None:
         await self._told(await questions.put(exchange, message))
@@ -165,13 +182,14 @@ class Duplex:
     def _tell(self, message: bytes) -> None:
         self._spawn(self._told(message))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         if self._ended is not None or len(self._tasks) >= _TELLING_MAX:
             work.close()
-            return
+            return None
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _told(self, message: bytes) -> None:
         try:

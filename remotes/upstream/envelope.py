@@ -47,6 +47,9 @@ class Exchange(msgspec.Struct, gc=False):
     timer: asyncio.Timeout | None = None
     asking: int = 0
     left_s: float = 0.0
+    # Questions end with the request that they were asked in.
+    questions: set[asyncio.Task[None]] = set()
+    is_over: bool = False
 
 
 def params(exchange: Exchange, number: int, *, modern: bool) -> bytes:

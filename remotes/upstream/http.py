@@ -83,16 +83,21 @@ class _Http:
     def usable(self) -> bool:
         return not self._closed
 
+    @property
+    def is_doubtful(self) -> bool:
+        return False  # a question comes on the stream of the request that it belongs to
+
     async def close(self) -> None:
         self._closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _post(self, exchange: Exchange, number: int, message: bytes, headers: Mapping[str, str]) -> Outcome:
         try:
@@ -274,6 +279,7 @@ class Sessions(_Http):
         number = next(self._numbers)
         message = envelope.message(exchange, number, modern=False)
         self._open.append(exchange)
+        exchange.is_over = False
         try:
             outcome = await self._post(exchange, number, message, self._era_headers())
         except (TimeoutError, asyncio.CancelledError):
@@ -283,12 +289,31 @@ class Sessions(_Http):
             raise
         finally:
             self._open = [one for one in self._open if one is not exchange]
+            if exchange.questions:
+                await questions.withdraw(exchange)
+            exchange.is_over = True
         if self._session is not None and _forgotten(outcome):
             self._lost = True
             return self._without_session()
         if isinstance(outcome, Refusal) and jsonrpc.error_body(outcome.error).code == codes.UNSUPPORTED_VERSION:
             self._lost = True  # it speaks another era now: the next request finds out which
         return outcome
+
+    async def _continued(self, exchange: Exchange, number: int, place: "_Place") -> Outcome:
+        """2025-11-25 lets a server close a request's stream and have the client come back for the rest."""
+        for _ in range(_CONTINUED_MAX):
+            if place.id is None:
+                break
+            await asyncio.sleep(place.retry_s)  # as long as the server asked for; the request's deadline runs on
+            headers = {**self._spec.headers, **self._era_headers(), "Accept": "text/event-stream"}
+            headers["Last-Event-ID"] = place.id
+            async with self._http.get(self._url, headers=headers, allow_redirects=False) as response:
+                if response.status != 200 or response.content_type != "text/event-stream":
+                    break
+                outcome = await self._streamed(response, exchange, number, place)
+            if outcome is not None:
+                return outcome
+        return await super()._continued(exchange, number, place)
 
     def _without_session(self) -> Failure:
         return Failure(Fault.HTTP_STATUS, "session", f"{self._spec.name} has forgotten the session", status=404)
@@ -326,7 +351,7 @@ class Sessions(_Http):
         if found is None:
             self._tell(questions.declined(message))
         elif len(self._tasks) < _TELLING_MAX:
-            self._spawn(self._put(found, message))
+            questions.begin(found, self._spawn(self._put(found, message)))
 
     async def _put(self, exchange: Exchange, message: jsonrpc.Request) -> None:
         await self._send(await questions.put(exchange, message))

@@ -49,6 +49,7 @@ class Pool:
             if not self._room(base.spec.name):
                 return None
             found = self._new(base.spec, base.era, capabilities)
+            found.expected = base.greeting
         self._variants[place] = found  # the most recently used last
         found.used_at = asyncio.get_running_loop().time()
         return found

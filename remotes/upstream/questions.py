@@ -17,6 +17,9 @@ from remotes.upstream.outcome import Answer
 
 log = logging.getLogger("mcp.upstream")
 
+# How long a remote is given to notice that a call was cancelled.
+_DOUBT_S = 60.0
+
 ASKABLE = frozenset(("elicitation/create", "sampling/createMessage", "roots/list"))
 
 
@@ -24,8 +27,13 @@ def whose(message: jsonrpc.Request, open_requests: Iterable[Exchange]) -> Exchan
     """The one open call that a question can belong to, if it can be asked."""
     if message.method not in ASKABLE:
         return None
-    calls = [one for one in open_requests if one.method in ROUTED or one.method == "tasks/result"]
+    calls = [one for one in open_requests if may_ask(one)]
     return calls[0] if len(calls) == 1 and calls[0].ask is not None else None
+
+
+def may_ask(exchange: Exchange) -> bool:
+    """Whether a remote may ask something while it works on this request."""
+    return exchange.method in ROUTED or exchange.method == "tasks/result"
 
 
 def declined(message: jsonrpc.Request) -> bytes:
@@ -35,9 +43,48 @@ def declined(message: jsonrpc.Request) -> bytes:
     return jsonrpc.error(message.id, codes.METHOD_NOT_FOUND, f"{message.method} is not offered here")
 
 
+class Departed:
+    """Requests that were given up while the remote may still work on them: for a while, what it says may be theirs.
+
+    Cancelling is a notification, which a remote reads late or never; its answer, if one comes, ends the doubt.
+    """
+
+    def __init__(self) -> None:
+        self._doubted_until: dict[int, float] = {}
+
+    def add(self, number: int) -> None:
+        now = asyncio.get_running_loop().time()
+        still = {one: until for one, until in self._doubted_until.items() if until > now}
+        self._doubted_until = still | {number: now + _DOUBT_S}
+
+    def answered(self, number: int) -> None:
+        self._doubted_until.pop(number, None)
+
+    def __bool__(self) -> bool:
+        if not self._doubted_until:
+            return False
+        return max(self._doubted_until.values()) > asyncio.get_running_loop().time()
+
+
+def begin(exchange: Exchange, asking: "asyncio.Task[None] | None") -> None:
+    """Remember the task that is about to put a question of this request."""
+    if asking is not None:
+        exchange.questions.add(asking)
+        asking.add_done_callback(exchange.questions.discard)
+
+
+async def withdraw(exchange: Exchange) -> None:
+    """The request has ended: a question that is still open is taken back from whoever was asked."""
+    exchange.is_over = True
+    asking = [task for task in exchange.questions if not task.done()]
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
 async def put(exchange: Exchange, message: jsonrpc.Request) -> bytes:
     """Ask the caller and return the response for the remote. The time a person takes does not count towards the deadline."""
-    if exchange.ask is None:
+    if exchange.ask is None or exchange.is_over:
         return declined(message)
     loop = asyncio.get_running_loop()
     if not exchange.asking:

@@ -1,6 +1,6 @@
 """A server that asks in the middle of a call, over every transport and in both eras, as raw messages.
 
-    python asking_peer.py --transport stdio|http|sse --era legacy|modern [--ready-fd N]
+    python asking_peer.py --transport stdio|http|sse --era legacy|modern [--name NAME] [--ready-fd N]
 
 Standard library only. What it does is up to the caller: the argument `plan` (for a prompt, as text; for a resource, in its URI)
 is an object with any of
@@ -11,6 +11,8 @@ is an object with any of
 | `rounds`   | lists of questions `{method, params}`; those of one round are put together |
 | `after`    | a tag: asks only once the call with it has started here |
 | `progress` | tells progress after each round |
+| `deaf`     | takes no cancellation |
+| `impatient`| asks, and answers the call without waiting for the replies |
 | `hang`     | never answers, but for a cancellation |
 | `slow`     | seconds before the answer |
 | `refusal`  | answers the first call with this JSON-RPC error |
@@ -25,6 +27,7 @@ import os
 import select
 import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,7 +43,6 @@ Say = Callable[[dict[str, Any]], None]
 
 numbers = itertools.count(1)
 lock = threading.Lock()
-started: dict[str, threading.Event] = {}
 refused: set[str] = set()
 tasks: dict[str, "Task"] = {}
 
@@ -51,9 +53,14 @@ def journal(event: str, **facts: Any) -> None:
             file.write(json.dumps({"event": event, **facts}) + "\n")
 
 
-def has_started(tag: str) -> threading.Event:
-    with lock:
-        return started.setdefault(tag, threading.Event())
+def await_start(tag: str) -> None:
+    """Wait for the call with this tag, which may be another process's."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        with open(os.environ["PEER_JOURNAL"]) as file:
+            if any(line.startswith(f'{{"event": "started", "tag": "{tag}"') for line in file):
+                return
+        time.sleep(0.02)
 
 
 class Cancelled(Exception):
@@ -81,9 +88,8 @@ class Session:
             event.set()
         elif "id" in message:
             self.serve(message, say, **facts)
-        elif message["method"] == "notifications/cancelled":
-            if call := self.calls.get(message["params"]["requestId"]):
-                call.cancel("notified")
+        elif message["method"] == "notifications/cancelled" and message["params"]["requestId"] in self.calls:
+            self.calls[message["params"]["requestId"]].cancel("notified")
 
     def serve(self, message: dict[str, Any], say: Say, **facts: Any) -> None:
         call = self.calls[message["id"]] = Call(self, message, say, **facts)
@@ -114,9 +120,10 @@ class Call:
         self.put: list[tuple[threading.Event, list[Any]]] = []
         self.cancelled = False
         self.tag = ""
+        self.plan_of_call: dict[str, Any] = {}
 
     def cancel(self, how: str) -> None:
-        if not self.cancelled:
+        if not self.cancelled and not self.plan_of_call.get("deaf"):
             self.cancelled = True
             journal("cancelled", tag=self.tag, how=how)
             self.changed.set()
@@ -139,7 +146,7 @@ class Call:
             case "resources/list":
                 return hinted(self, {"resources": []})
             case "resources/templates/list":
-                return hinted(self, {"resourceTemplates": [{"uriTemplate": "asking://{era}/{plan}", "name": "ask"}]})
+                return hinted(self, {"resourceTemplates": [{"uriTemplate": TEMPLATE, "name": "ask"}]})
             case "tools/call" | "prompts/get" | "resources/read":
                 return self.planned()
         if self.method.startswith("tasks/"):
@@ -154,16 +161,15 @@ class Call:
         elif self.method == "prompts/get":
             found = json.loads(arguments["plan"])
         else:
-            found = json.loads(urllib.parse.unquote(self.params["uri"].rsplit("/", 1)[1]))
+            found = json.loads(urllib.parse.unquote(self.params["uri"].split("/")[2]))
         return dict(found)
 
     def planned(self) -> dict[str, Any]:
         plan = self.plan
-        self.tag = plan.get("tag", "")
+        self.tag, self.plan_of_call = plan.get("tag", ""), plan
         journal("started", tag=self.tag, params=self.params, **self.facts)
-        has_started(self.tag).set()
         if after := plan.get("after"):
-            has_started(after).wait(PATIENCE_S)
+            await_start(after)
         if "refusal" in plan and self.tag not in refused:
             refused.add(self.tag)
             raise Failed(plan["refusal"])
@@ -188,6 +194,8 @@ class Call:
             asked = {"jsonrpc": "2.0", "id": id, "method": question["method"]}
             self.say(asked | ({"params": params} if params else {}))
             journal("asked", tag=self.tag, id=id)
+        if plan.get("impatient"):
+            return []
         for event, replies in self.put:
             event.wait(PATIENCE_S)
             if not replies:
@@ -294,7 +302,9 @@ def served_task(call: Call) -> dict[str, Any]:
         task.complete()
         return {}
     more = {"result": task.outcome()} if task.is_modern and task.status == "completed" else {}
-    return task.facts() | ({"inputRequests": task.questions()} if task.status == "input_required" and task.is_modern else more)
+    return task.facts() | (
+        {"inputRequests": task.questions()} if task.status == "input_required" and task.is_modern else more
+    )
 
 
 def greeting(era: str) -> dict[str, Any]:
@@ -312,6 +322,7 @@ def hinted(call: Call, result: dict[str, Any]) -> dict[str, Any]:
 
 
 ANY = {"type": "object"}
+TEMPLATE = "asking.{}://{{plan}}/"
 TOOLS = [
     {"name": "ask", "inputSchema": ANY},
     {"name": "ask_too", "inputSchema": ANY},
@@ -449,8 +460,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--transport", choices=("stdio", "http", "sse"), default="stdio")
     parser.add_argument("--era", choices=("legacy", "modern"), default="legacy")
+    parser.add_argument("--name", default="peer")
     parser.add_argument("--ready-fd", type=int, default=2)
     chosen = parser.parse_args()
+    global TEMPLATE
+    TEMPLATE = TEMPLATE.format(chosen.name.replace("_", "-"))
     if chosen.transport == "stdio":
         stdio(chosen.era)
     else:

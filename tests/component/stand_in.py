@@ -27,7 +27,11 @@ def main() -> None:
     parser.add_argument("behaviour")
     parser.add_argument("--fd", type=int)
     parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
+    if journal := os.environ.get("STAND_IN_JOURNAL"):
+        with pathlib.Path(journal).open("a") as file:
+            file.write("again\n" if options.again else "anew\n")
     # A file decides over the argument: so a test changes what the next child does.
     override = pathlib.Path(os.environ.get("STAND_IN_FILE", "/nonexistent"))
     behaviour = override.read_text().strip() if override.exists() else options.behaviour

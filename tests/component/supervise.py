@@ -24,6 +24,7 @@ def main(run_dir: Path, plan: list[dict[str, Any]]) -> int:
         Spec(
             name=entry["name"],
             argv=(sys.executable, STAND_IN, entry["behaviour"]),
+            again=("--again",),
             sockets=(sockets[0].fileno(),) if entry.get("socket") else (),
             overlap=entry.get("overlap", True),
             boot_s=entry.get("boot_s", 30.0),

@@ -77,7 +77,9 @@ def test_a_task_sent_by_a_command_runs_at_once_and_fails_loudly(tmp_path):
 
 
 def test_tasks_on_the_schedule_run_in_the_worker_and_term_ends_it(tmp_path):
-    (tmp_path / "data").mkdir()
+    here = tmp_path / "here"
+    for folder in (tmp_path / "data", here):
+        folder.mkdir()
     ran = tmp_path / "ran"
     script = f"""
 import pathlib, sys
@@ -91,7 +93,7 @@ sys.exit(celery_worker.main(sys.argv[1:]))
     reader, writer = os.pipe()
     worker = subprocess.Popen(
         [sys.executable, "-c", script, "--ready-fd", str(writer)],
-        cwd=ROOT,
+        cwd=here,
         env=environment(tmp_path),
         pass_fds=[writer],
         stdout=subprocess.DEVNULL,
@@ -108,6 +110,7 @@ sys.exit(celery_worker.main(sys.argv[1:]))
         assert len(ran.read_text().splitlines()) >= 3
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(15) == 0
+        assert list(here.iterdir()) == []  # Not even a schedule.
     finally:
         worker.kill()
         worker.wait()

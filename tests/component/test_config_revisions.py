@@ -111,6 +111,24 @@ def test_the_first_start_makes_revision_one_and_the_last_known_good(gateway, pat
     assert files.last_known_good(path).stat().st_mode & 0o777 == 0o600
 
 
+def test_after_a_crash_a_broken_file_is_a_pending_edit_and_the_head_goes_on(gateway, path):
+    gateway.start()
+    path.write_text(BROKEN)
+    following.forget()
+    snapshot = services.bootstrap(path, {}, clock=gateway.clock, again=True)
+    assert (snapshot.revision, list(snapshot.remotes)) == (1, ["one"])
+    assert [problem["code"] for problem in selectors.pending_error()] == ["unknown_key"]
+    path.write_text(TWO)
+    assert [list(found.remotes) for found in gateway.looks()] == [["two"]]
+    assert selectors.pending_error() is None
+
+
+def test_after_a_crash_before_the_first_revision_a_broken_file_is_an_error(gateway, path):
+    path.write_text(BROKEN)
+    with pytest.raises(GatewayError, match="comand"):
+        services.bootstrap(path, {}, clock=gateway.clock, again=True)
+
+
 def test_a_second_start_changes_nothing(gateway):
     gateway.start()
     assert gateway.restarted().revision == 1

@@ -160,7 +160,7 @@ def test_revoke_by_name_and_by_id(mcpkey):
             2,
             {
                 "error": "usage",
-                "message": "argument --expires: invalid duration value: 'soon'",
+                "message": "argument --expires: 'soon' is not a duration such as 90d, 24h, 30m or 0",
                 "hint": "see: mcpkey generate --help",
             },
         ),
@@ -188,7 +188,7 @@ def test_as_a_process_a_key_lives_from_generate_to_revoke(manage):
     assert (code, out.count("\n"), words) == (
         0,
         1,
-        "Keep the key now: it is stored nowhere and cannot be shown again.\n",
+        "Keep the key now: it is stored nowhere and cannot be shown again. A gateway that runs knows it in a second.\n",
     )
     assert [key["id"] for key in json.loads(manage("mcpkey", "list")[1])["keys"]] == [made["id"]]
     assert manage("mcpkey", "revoke", "main", "-q")[0] == 0

@@ -235,6 +235,20 @@ def test_arguments_come_from_standard_input_too(mcp, gateway, monkeypatch):
     assert mcp("tools", "call", "demo__echo", "b=5", "--args", "-")[1]["result"]["structuredContent"] == {"result": 6}
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "the following arguments are required: NAME"),
+        (("demo__echo", "--args", '{"text": "\\ud83d"}'), "--args holds half a character"),
+        (("demo__echo", "--args", "[1]"), "--args must be a JSON object"),
+    ],
+)
+def test_what_is_no_call_is_a_usage_error(mcp, folder, words, message):
+    code, document, _ = mcp("tools", "call", *words)
+    assert (code, document["error"]) == (2, "usage")
+    assert document["message"].startswith(message)
+
+
 def test_an_answer_that_is_an_error_exits_1_and_shows_it(mcp, gateway):
     code, document, _ = mcp("tools", "call", "demo__echo", "a=one")
     assert code == 1

@@ -35,15 +35,29 @@ def test_asking_a_gateway_that_does_not_run_is_exit_7(tmp_path, word):
     assert "mcpserver start" in document["hint"]
 
 
-def test_more_than_one_worker_is_refused_without_redis(tmp_path):
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("PORT", "http", "PORT=http is not a number"),
+        ("MCP_WORKERS", "two", "MCP_WORKERS=two is not a number"),
+        ("DATABASE_URL", "nonsense", "DATABASE_URL is not understood"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_a_document_that_names_it(tmp_path, variable, value, words):
+    exit_code, document = run(tmp_path, "status", **{variable: value})
+    assert (exit_code, document["error"]) == (3, "settings")
+    assert document["message"].startswith(words)
+
+
+def test_more_than_one_worker_is_refused(tmp_path):
     assert run(tmp_path, "start", "--workers", "2") == (
         2,
         {
             "schema": 1,
             "ok": False,
             "error": "usage",
-            "message": "more than one worker needs Redis: limits and sessions are then shared through it",
-            "hint": "set REDIS_URL, or MCP_WORKERS=1",
+            "message": "this version runs one worker: sessions and limits are not shared between several yet",
+            "hint": "leave MCP_WORKERS at 1",
         },
     )
 

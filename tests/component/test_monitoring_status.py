@@ -152,6 +152,17 @@ def test_down_it_tells_what_the_file_and_the_database_know_and_leaves_with_7(
     assert document["mcps"]["needy"]["missing_env"] == ["NO_SUCH_TOKEN"]
 
 
+def test_down_a_remote_that_left_the_configuration_needs_nobodys_attention(run_dir: Path, settings: Any) -> None:
+    from remotes import services
+
+    settings.MCP_CONFIG.write_text("mcpServers: {here: {command: x}}\n")
+    services.record_health("here", status="healthy")
+    services.record_health("gone", status="unhealthy")
+    _, document = mcpstatus()
+    assert list(document["mcps"]) == ["here"]
+    assert "remotes" not in [warning["code"] for warning in document["warnings"]]
+
+
 def test_a_config_file_that_cannot_be_read_hides_nothing_else(run_dir: Path, settings: Any) -> None:
     settings.MCP_CONFIG.write_bytes(b"\xff\xfe: [")
     code, document = mcpstatus()

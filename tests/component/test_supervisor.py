@@ -175,6 +175,15 @@ def test_a_crashed_child_is_started_again_on_the_same_socket_and_shown(supervise
     assert supervised.ask("status")["port"] == port
 
 
+def test_only_one_that_follows_a_crash_is_told_so(supervise, tmp_path):
+    journal = tmp_path / "journal"
+    supervised = supervise(GATEWAY, STAND_IN_JOURNAL=str(journal))
+    os.kill(supervised.document["pids"]["gateway-0"], signal.SIGKILL)
+    until(lambda: supervised.child().get("restarts") == 1 and supervised.child()["state"] == "ready")
+    assert supervised.ask("restart")["ok"] is True
+    assert journal.read_text().split() == ["anew", "again", "anew"]
+
+
 def test_while_it_waits_for_the_next_start_status_says_why(supervise, run_dir, tmp_path):
     override = tmp_path / "behaviour"
     supervised = supervise(GATEWAY, STAND_IN_FILE=str(override))

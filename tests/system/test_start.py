@@ -100,7 +100,19 @@ def test_the_first_run_installs_starts_calls_a_tool_and_shows_the_key(installed)
     assert '"mcpServers"' in first.stdout
     assert "curl -s http://127.0.0.1:" in first.stdout
     assert (folder / ".env").stat().st_mode & 0o777 == 0o600
+    assert (folder / "data" / "gateway.sqlite3").stat().st_mode & 0o777 == 0o600
     assert (folder / "mcp-config.yaml").exists()
+
+
+def test_git_sees_nothing_of_what_it_wrote(installed, tmp_path):
+    folder, _ = installed
+    git = ["git", f"--git-dir={tmp_path}", f"--work-tree={folder}"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    listed = subprocess.run(
+        [*git, "ls-files", "-z", "--others", "--exclude-standard"], cwd=folder, capture_output=True, check=True
+    )
+    seen = {name for name in os.fsdecode(listed.stdout).split("\0") if name}
+    assert {name for name in seen if not (ROOT / name).exists()} == set()
 
 
 def test_nothing_it_wrote_holds_the_key(installed):

@@ -29,9 +29,10 @@ class Command(JsonCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--fd", type=int, help="a listening socket to serve; without it, HOST and PORT are bound")
         parser.add_argument("--ready-fd", type=int, help="where to say that it is ready, or why not")
+        parser.add_argument("--again", action="store_true", help="after a crash: an invalid edit of the file can wait")
         parser.add_argument("--worker", type=int, default=0, help="the number of this worker")
 
-    def run(self, *, fd: int | None, ready_fd: int | None, worker: int) -> Result:
+    def run(self, *, fd: int | None, ready_fd: int | None, again: bool, worker: int) -> Result:
         tell = _Teller(ready_fd)
         log.start(
             "gateway",
@@ -42,7 +43,7 @@ class Command(JsonCommand):
             target=settings.MCP_LOG_TARGET,
         )
         try:
-            return {"exit": _serve(fd, worker, tell)}
+            return {"exit": _serve(fd, worker, tell, again=again)}
         except GatewayError as error:
             tell(error.document())
             raise
@@ -50,7 +51,7 @@ class Command(JsonCommand):
             log.stop()
 
 
-def _serve(fd: int | None, worker: int, tell: "_Teller") -> int:
+def _serve(fd: int | None, worker: int, tell: "_Teller", *, again: bool) -> int:
     listener = socket.socket(fileno=fd) if fd is not None else listening_socket(settings.HOST, settings.PORT)
     from mcpserver import asgi
 
@@ -58,7 +59,7 @@ def _serve(fd: int | None, worker: int, tell: "_Teller") -> int:
     servers: list[asyncio.AbstractServer] = []
 
     async def on_start() -> None:
-        await asgi.start()
+        await asgi.start(again=again)
         servers.append(await control.listen(path, Control(asgi.runtime).handle))
 
     async def on_stop() -> None:

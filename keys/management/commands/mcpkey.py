@@ -1,5 +1,6 @@
 """`mcpkey`: make, list and end keys. Parses and prints; `keys.services` does."""
 
+import argparse
 from datetime import timedelta
 from typing import Any
 
@@ -17,16 +18,18 @@ class Generate(Subcommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", metavar="NAME", help="whose key it is, such as main or alice@laptop")
         parser.add_argument(
-            "--grace", type=duration, default=services.GRACE, metavar="TIME",
+            "--grace", type=_time, default=services.GRACE, metavar="TIME",
             help="how long older keys of this name go on working: 24h by default, 0 ends them now",
         )  # fmt: skip
         parser.add_argument(
-            "--expires", type=duration, metavar="TIME", help="how long it works, such as 90d; default: for ever"
+            "--expires", type=_time, metavar="TIME", help="how long it works, such as 90d; default: for ever"
         )
 
     def run(self, *, name: str, grace: timedelta, expires: timedelta | None) -> dict[str, Any]:
         made = services.generate(name=name, actor=actor(), grace=grace, expires_in=expires)
-        self.say("Keep the key now: it is stored nowhere and cannot be shown again.")
+        self.say(
+            "Keep the key now: it is stored nowhere and cannot be shown again. A gateway that runs knows it in a second."
+        )
         return made
 
 
@@ -60,3 +63,11 @@ class Revoke(Subcommand):
 class Command(JsonCommand):
     help = "API keys: who may call the gateway."
     subcommands = {"generate": Generate, "list": List, "revoke": Revoke}
+
+
+def _time(text: str) -> timedelta:
+    """argparse shows only this kind of error's own words."""
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -39,6 +39,8 @@ SWEEP_S = 10.0
 ASK_TIMEOUT_S = 5.0
 # A restart drains every child, one after the other, each after its successor has started.
 RESTART_MAX_S = 600.0
+# What a supervisor's refusal means to a script.
+_EXITS: Mapping[str, Exit] = {"locked": Exit.CONFLICT, "invalid_config": Exit.CONFIG}
 
 
 class Start(Subcommand):
@@ -52,10 +54,10 @@ class Start(Subcommand):
         parser.add_argument("--detach", action="store_true", help="come back when all is ready")
 
     def run(self, *, host: str, port: int, workers: int, no_worker: bool, detach: bool) -> Result:
-        if workers > 1 and not settings.REDIS_URL:
+        if workers > 1:
             raise usage_error(
-                "more than one worker needs Redis: limits and sessions are then shared through it",
-                hint="set REDIS_URL, or MCP_WORKERS=1",
+                "this version runs one worker: sessions and limits are not shared between several yet",
+                hint="leave MCP_WORKERS at 1",
             )
         _refuse_unguarded(host)
         if detach:
@@ -166,6 +168,7 @@ def _gateway(number: int, descriptor: int, address: Mapping[str, str]) -> Spec:
     return Spec(
         name=f"gateway-{number}",
         argv=(sys.executable, str(settings.BASE_DIR / "manage.py"), "mcpgateway", "--worker", str(number)),
+        again=("--again",),
         sockets=(descriptor,),
         environment=address,
         grace_s=_grace_s(),
@@ -257,6 +260,8 @@ def _detached() -> Result:
     except KeyboardInterrupt:
         supervisor.send_signal(signal.SIGTERM)
         raise
+    finally:
+        supervisor.stdout.close()
     try:
         document = json.loads(line)
     except ValueError:
@@ -280,7 +285,7 @@ def _asked(request: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
 def _answer(document: dict[str, Any]) -> Result:
     if document.get("ok"):
         return document
-    return Answer(document, Exit.CONFLICT if document.get("error") == "locked" else Exit.FAILED)
+    return Answer(document, _EXITS.get(str(document.get("error")), Exit.FAILED))
 
 
 def _asked_to_stop(pid: int, patience_s: float) -> dict[str, Any]:

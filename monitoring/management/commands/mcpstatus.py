@@ -1,6 +1,7 @@
 """`mcpstatus`: everything there is to know about the gateway of this machine, running or not."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,14 @@ def gather(folder: Path) -> status.Gathered:
     workers, silent = _ask_workers(folder)
     stored = _stored()
     live = status.merged(workers)
+    if not live:  # What was written down of a remote that went is nobody's concern.
+        stored = replace(stored, remotes=_configured(stored.remotes))
     return status.Gathered(
         facts=facts.assemble(live, stored, _process(workers)),
         workers=workers,
         silent=silent,
         supervisor=_answer(folder / "supervisor.sock"),
-        remotes=stored.remotes if live else _configured(stored.remotes),
+        remotes=stored.remotes,
         beat_age_s=stored.beat_age_s,
     )
 

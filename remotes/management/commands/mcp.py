@@ -97,7 +97,9 @@ class ToolsCall(Subcommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", metavar="NAME", help="as clients see it, such as demo__echo")
-        parser.add_argument("pairs", metavar="KEY=VALUE", nargs="*", help="an argument: JSON, or else a text")
+        parser.add_argument(
+            "pairs", metavar="KEY=VALUE", nargs="*", default=[], help="an argument: JSON, or else a text"
+        )
         parser.add_argument("--args", dest="document", metavar="JSON|@FILE|-", help="all arguments as one JSON object")
 
     def run(self, *, name: str, pairs: list[str], document: str | None) -> Result:
@@ -240,7 +242,7 @@ def _value(key: str, text: str) -> Any:
         json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError):
         return text
-    return value
+    return value if _is_unicode(json.dumps(value, ensure_ascii=False)) else text
 
 
 def _document(source: str) -> dict[str, Any]:
@@ -252,6 +254,8 @@ def _document(source: str) -> dict[str, Any]:
         json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise usage_error(f"--args is not JSON: {error}") from None
+    if not _is_unicode(json.dumps(value, ensure_ascii=False)):
+        raise usage_error("--args holds half a character: a \\ud800 to \\udfff that stands alone")
     if not isinstance(value, dict):
         raise usage_error("--args must be a JSON object: the names of the arguments and their values")
     return value

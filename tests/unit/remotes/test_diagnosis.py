@@ -48,6 +48,13 @@ def test_every_failure_has_advice_that_quotes_no_credential(spec):
         assert "pass-word" not in found.hint
 
 
+def test_a_folder_that_is_missing_is_told_from_a_program_that_is():
+    nowhere = RemoteSpec("local", "stdio", command="sh", cwd="/nowhere")
+    for told, words in (("'/nowhere'", "`cwd`"), ("'sh'", "is sh installed")):
+        failure = Failure(Fault.NOT_SENT, "spawn", "", detail=f"'sh': [Errno 2] No such file or directory: {told}")
+        assert words in diagnose(nowhere, failure, Phase.SPAWN).hint
+
+
 def test_an_overrun_says_what_it_was_waiting_for():
     assert overrun("shop", Phase.TLS, 10.002).message == "shop: time was up after 10 s, in the TLS handshake"
 

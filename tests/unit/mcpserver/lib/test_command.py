@@ -1,6 +1,7 @@
 """What every command does, shown with commands that do nothing else."""
 
 import json
+import sys
 from argparse import ArgumentTypeError
 from datetime import UTC, datetime
 from pathlib import Path
@@ -275,6 +276,14 @@ def test_a_full_disk_behind_stdout_is_a_failure_and_a_word(capsys):
         call_command(ending({"a": 1}), stdout=full)
     assert left.value.code == 1
     assert "could not be written" in capsys.readouterr().err
+
+
+def test_without_a_stdout_it_is_a_failure_and_a_word_and_no_traceback(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # What Python makes of `>&-`.
+    with pytest.raises(SystemExit) as left:
+        call_command(ending({"a": 1}))
+    assert left.value.code == 1
+    assert "the answer could not be written: Bad file descriptor" in capsys.readouterr().err
 
 
 def test_the_nearest_word_is_the_one_probably_meant():

@@ -13,6 +13,12 @@ def test_the_file_names_its_owner_while_it_is_held_and_nobody_after(tmp_path):
     assert (tmp_path / "run" / pidfile.NAME).read_text() == ""
 
 
+def test_whoever_leaves_by_an_exception_leaves_no_name_either(tmp_path):
+    with pytest.raises(SystemExit), pidfile.held(tmp_path):
+        raise SystemExit(0)  # As `mcpserver start` does.
+    assert (tmp_path / pidfile.NAME).read_text() == ""
+
+
 def test_a_second_holder_is_refused_with_the_pid_of_the_first(tmp_path):
     with pidfile.held(tmp_path), pytest.raises(GatewayError) as refused, pidfile.held(tmp_path):
         pass

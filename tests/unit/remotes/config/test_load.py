@@ -157,6 +157,15 @@ def test_what_is_probably_a_mistake_is_a_warning(entry, code):
     assert [warning.code for warning in snapshot_of(json.dumps({"mcpServers": {"it": entry}})).warnings] == [code]
 
 
+def test_a_broken_variable_is_one_error_and_the_rest_of_its_entry_is_still_read():
+    text = 'mcpServers: {a: {command: "${", cwd: "${A-B}"}}'
+    _, errors = load.parse(text, {}, Path("/etc"))
+    assert [(error.path, error.code) for error in errors] == [
+        ("mcpServers.a.command", "interpolation"),
+        ("mcpServers.a.cwd", "interpolation"),
+    ]
+
+
 def test_no_remotes_at_all_is_a_configuration():
     assert dict(snapshot_of("mcpServers:\n  # all of them commented out\n").remotes) == {}
 

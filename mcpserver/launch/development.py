@@ -19,7 +19,7 @@ LINTERS: tuple[tuple[str, ...], ...] = (
     ("lint-imports", "--no-logo"),
 )
 # Side by side, a file at a time: what a file's tests share is started once. System tests want the machine for themselves.
-FAST_TESTS = ("tests/unit", "tests/component", "-n", "2", "--dist", "loadfile")
+FAST_TESTS = ("tests/unit", "tests/component", "-n", "3", "--dist", "loadfile")
 
 Task = Callable[[Installation, Sequence[str]], int]
 

@@ -9,8 +9,9 @@ from enum import StrEnum
 import msgspec
 from msgspec import UNSET, Raw
 
-from gateway.catalog import SIGNATURE, Entry, own_uri
 from gateway.elicitations import Errand
+from gateway.joined import SIGNATURE, own_uri
+from gateway.listing import Entry
 from gateway.subscriptions import Subscriber
 from keys.principal import Principal
 from mcpserver.protocol import codes, headers, inbound, jsonrpc, results

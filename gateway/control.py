@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Raw
 
 from gateway.calls import Visit
-from gateway.catalog import Entry, Joined
+from gateway.joined import Joined
+from gateway.listing import Entry
 from gateway.runtime import Runtime
 from keys.principal import Principal
 from mcpserver.lib.errors import Exit, GatewayError

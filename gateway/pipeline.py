@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.calls import Served, Visit, error, mismatched_header, refusal, worded
-from gateway.catalog import SIGNATURE, Catalog, Entry
+from gateway.catalog import Catalog
+from gateway.joined import SIGNATURE
+from gateway.listing import Entry
 from gateway.rounds import Rounds, lists_tasks
 from gateway.subscriptions import URIS_MAX, Subscriptions, TooMany
 from gateway.tasks import CAPABILITY, EXTENSION, TaskIds

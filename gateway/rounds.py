@@ -19,8 +19,9 @@ from msgspec import Raw
 from gateway import asking, state
 from gateway.asking import InputRequired, Question
 from gateway.calls import Served, Verdict, Visit, answered, error, exchange_for, refusal, runs_tasks, worded
-from gateway.catalog import Catalog, Entry
+from gateway.catalog import Catalog
 from gateway.elicitations import Elicitations
+from gateway.listing import Entry
 from gateway.parking import Parked, Parking
 from gateway.state import NotOurs, Sealer, State
 from gateway.tasks import TaskIds

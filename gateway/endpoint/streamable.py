@@ -9,12 +9,12 @@ import logging
 from typing import Any
 
 from gateway.calls import Served
-from gateway.catalog import SERVER
 from gateway.endpoint import stream
 from gateway.endpoint.asker import answered, asker
 from gateway.endpoint.http import JSON, Answer, Receive, Send, refused, respond
 from gateway.endpoint.reply import Reply
 from gateway.endpoint.served import internal_error, no_slot, serve, stopping
+from gateway.joined import SERVER
 from gateway.resumption import Trail, is_of_session
 from gateway.runtime import Runtime, list_changed
 from gateway.serving import ClientGone

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from gateway import calls
-from gateway.catalog import Catalog, Entry, load
+from gateway.catalog import Catalog
+from gateway.listing import Entry, load
 from mcpserver.protocol.inbound import Call
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.upstream.outcome import Answer, Failed, Fault, Refusal

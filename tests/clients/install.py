@@ -72,6 +72,7 @@ TOOLS = {
         Tool("sdk1", "mcp 1.x"),
         Tool("sdk2", "mcp 2.x"),
         Tool("fastmcp", "fastmcp 4.x"),
+        Tool("frameworks", "langchain-mcp-adapters, openai-agents, pydantic-ai"),
         Tool("servers", "mcp-server-time, mcp-server-fetch"),
         Tool("node", "Node 24"),
         Tool(

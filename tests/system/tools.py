@@ -51,6 +51,17 @@ CLIENTS = {
 }
 CLIENTS_AND_MODES = [(client.name, mode) for client in CLIENTS.values() for mode in client.modes]
 
+# Their clients are the SDKs above, worn differently: they have a file of their own, and no place in the matrix.
+FRAMEWORKS = {
+    client.name: client
+    for client in (
+        Client("langchain", ("frameworks",), ("session", "sse"), "langchain_mcp.py"),
+        Client("openai-agents", ("frameworks",), ("session", "sse"), "openai_agents.py"),
+        Client("pydantic-ai", ("frameworks",), ("session", "sse"), "pydantic_agents.py"),
+    )
+}
+FRAMEWORKS_AND_MODES = [(client.name, mode) for client in FRAMEWORKS.values() for mode in client.modes]
+
 
 def require(*tools: str) -> None:
     """Skip the test, or fail it where CI=true, unless all of these are here: tools of install.py, or programs."""
@@ -69,7 +80,7 @@ def present(tool: str) -> bool:
 
 def visit(name: str, url: str, key: str, *options: str, mode: str, timeout_s: float = 30.0) -> dict[str, Any]:
     """Run a real client once and return its document: `visit("sdk1", url, key, "--call", "demo__add", mode="sse")`."""
-    client = CLIENTS[name]
+    client = (CLIENTS | FRAMEWORKS)[name]
     require(*client.tools)
     arguments = [url, key, "--mode", mode, "--timeout", str(timeout_s), *options]
     done = subprocess.run(

@@ -118,7 +118,10 @@ class LegacySse:
             relay.outbox.put_answer(sse.encode(body))
             return _ACCEPTED
         if relay.session is None:
-            return refused(400, codes.INVALID_REQUEST, "send initialize first", id=message.id)
+            # Down the stream, where its client looks: one that first asks for another era takes a status for the end.
+            early = jsonrpc.error(message.id, codes.INVALID_REQUEST, "send initialize first")
+            relay.outbox.put_answer(sse.encode(early))
+            return _ACCEPTED
         if message.id in relay.session.open_calls:
             return refused(400, codes.INVALID_REQUEST, "a request with this id is under way", id=message.id)
         call = read_call(relay.session, message)

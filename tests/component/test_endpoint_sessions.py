@@ -237,7 +237,13 @@ class TestOldStream:
 
     def test_nothing_is_served_before_the_handshake(self, gateway: Gateway) -> None:
         with gateway.client().relay() as relay:
-            assert relay.post(message("tools/list", id=5)).error == (400, -32600, 5)
+            assert relay.call("tools/list", id=5)["error"]["code"] == -32600
+
+    def test_a_client_that_asks_for_the_modern_era_first_may_still_shake_hands(self, gateway: Gateway) -> None:
+        with gateway.client().relay() as relay:
+            assert relay.call("server/discover", id="probe")["error"]["code"] == -32600
+            relay.opened("2025-11-25")
+            assert "tools" in relay.call("tools/list", id=1)["result"]
 
     def test_errors_come_down_the_stream(self, gateway: Gateway) -> None:
         with gateway.client().relay() as relay:

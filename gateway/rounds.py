@@ -108,7 +108,7 @@ class Rounds:
             return outcome
         raw = self._catalog.readdressed(visit.call.method, entry, outcome.result)
         if b'"taskId"' in raw:
-            raw = self._tasks.exposed(raw, entry.remote, visit.principal.key_id)
+            raw = self._tasks.exposed(raw, entry.remote, visit.principal.key_id, visit.subscriber)
         return outcome if raw is outcome.result else Answer(raw, outcome.modern)
 
     async def _awaited(self, upstream: Upstream, exchange: Exchange, created: Answer) -> Outcome:

@@ -62,6 +62,7 @@ class Runtime:
         self.parking = Parking(limits.answer_wait_s)
         self.subscriptions = Subscriptions(self.pool)
         tasks = TaskIds(secret)
+        self.pool.on_task = tasks.changed
         rounds = Rounds(
             self.pool,
             self.catalog,

@@ -17,26 +17,37 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from gateway.subscriptions import Subscriber
 from mcpserver.protocol import jsonrpc
 
 RELATED = "io.modelcontextprotocol/related-task"
 EXTENSION = "io.modelcontextprotocol/tasks"
 # What a session client is told of them (2025-11-25).
 CAPABILITY: dict[str, Any] = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
+STATUS = "notifications/tasks/status"
 _MAC_BYTES = 12
 _REMEMBERED = 10_000
+
+
+class _Owner(msgspec.Struct, frozen=True):
+    """Whose task it is, and how its client hears of it; 2026-07-28 clients ask instead."""
+
+    key_id: str
+    subscriber: Subscriber | None = None
 
 
 class TaskIds:
     def __init__(self, secret: bytes) -> None:
         self._secret = hmac.new(secret, b"mcp task", hashlib.sha256).digest()
-        self._minted: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._minted: OrderedDict[tuple[str, str], _Owner] = OrderedDict()
 
-    def mint(self, remote: str, key_id: str, own: str) -> str:
-        """The id under which one key knows a remote's task."""
+    def mint(self, remote: str, key_id: str, own: str, subscriber: Subscriber | None = None) -> str:
+        """The id under which one key knows a remote's task; `subscriber` hears of its changes from now on."""
         facts = msgspec.json.encode([remote, own])
         id = base64.urlsafe_b64encode(self._mac(facts, key_id) + facts).decode().rstrip("=")
-        self._minted[remote, own] = key_id
+        known = self._minted.get((remote, own))
+        if known is None or known.key_id != key_id or subscriber is not None:
+            self._minted[remote, own] = _Owner(key_id, subscriber)
         self._minted.move_to_end((remote, own))
         if len(self._minted) > _REMEMBERED:
             self._minted.popitem(last=False)
@@ -56,15 +67,26 @@ class TaskIds:
 
     def belongs(self, remote: str, own: str, key_id: str) -> bool:
         """Whether a remote's task was begun by this key, as far as it is remembered."""
-        return self._minted.get((remote, own)) == key_id
+        owner = self._minted.get((remote, own))
+        return owner is not None and owner.key_id == key_id
 
-    def exposed(self, raw: bytes, remote: str, key_id: str) -> bytes:
+    def changed(self, remote: str, params: bytes) -> None:
+        """A remote says how one of its tasks is: pass it on to the session that began it, under the id it knows."""
+        task = jsonrpc.fields(params)
+        own = jsonrpc.text(task.get("taskId"))
+        owner = self._minted.get((remote, own)) if own is not None else None
+        if owner is None or owner.subscriber is None:
+            return
+        self._rename(task, "taskId", remote, owner.key_id)
+        owner.subscriber.put(jsonrpc.notification(STATUS, jsonrpc.encode(task)))
+
+    def exposed(self, raw: bytes, remote: str, key_id: str, subscriber: Subscriber | None = None) -> bytes:
         """A result with the ids that clients know: its own task, the task it created, the one it relates to."""
         result = jsonrpc.fields(raw, "result")
         self._rename(result, "taskId", remote, key_id)
         if "task" in result:
             task = jsonrpc.fields(result["task"], "task")
-            self._rename(task, "taskId", remote, key_id)
+            self._rename(task, "taskId", remote, key_id, subscriber)
             result["task"] = Raw(jsonrpc.encode(task))
         if "_meta" in result:
             result["_meta"] = Raw(self._related(bytes(result["_meta"]), lambda own: self.mint(remote, key_id, own)))
@@ -87,10 +109,12 @@ class TaskIds:
         self._rename(task, "taskId", remote, key_id)
         return jsonrpc.encode(task)
 
-    def _rename(self, fields: jsonrpc.Fields, name: str, remote: str, key_id: str) -> None:
+    def _rename(
+        self, fields: jsonrpc.Fields, name: str, remote: str, key_id: str, subscriber: Subscriber | None = None
+    ) -> None:
         own = jsonrpc.text(fields.get(name))
         if own is not None:
-            fields[name] = Raw(jsonrpc.encode(self.mint(remote, key_id, own)))
+            fields[name] = Raw(jsonrpc.encode(self.mint(remote, key_id, own, subscriber)))
 
     def _with_meta(self, raw: bytes | None, renamed: Callable[[str], str]) -> bytes | None:
         if raw is None or RELATED.encode() not in raw:

@@ -267,6 +267,9 @@ class _Deaf:
     def completed(self, elicitation_id: str) -> None:
         pass
 
+    def task_changed(self, params: bytes) -> None:
+        pass
+
     def lost(self, failure: Failure) -> None:
         pass
 

@@ -50,6 +50,7 @@ class Upstream:
         self.on_change: Told = lambda kind: None
         self.on_updated: Told = lambda uri: None
         self.on_completed: Told = lambda elicitation_id: None
+        self.on_task: Callable[[bytes], None] = lambda params: None
         self.watch = Watch(self)
         self._max_bytes = max_bytes
         self._max_in_flight = max_in_flight
@@ -185,6 +186,9 @@ class Upstream:
 
     def completed(self, elicitation_id: str) -> None:
         self.on_completed(elicitation_id)
+
+    def task_changed(self, params: bytes) -> None:
+        self.on_task(params)
 
     def lost(self, failure: Failure) -> None:
         self.last_failure = failure

@@ -36,6 +36,9 @@ class Listener(Protocol):
     def completed(self, elicitation_id: str) -> None:
         """What a person was sent elsewhere for is done there (notifications/elicitation/complete)."""
 
+    def task_changed(self, params: bytes) -> None:
+        """A task has another status; the params of the notification hold the whole task."""
+
     def lost(self, failure: Failure) -> None:
         """The connection ended by itself."""
 
@@ -83,6 +86,9 @@ def heard(listener: Listener, message: jsonrpc.Notification) -> bool:
     elif message.method == "notifications/elicitation/complete":
         if id := _named(message, "elicitationId"):
             listener.completed(id)
+    elif message.method == "notifications/tasks/status":
+        if _named(message, "taskId") and message.params is not None:
+            listener.task_changed(message.params)
     else:
         return False
     return True

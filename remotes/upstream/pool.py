@@ -23,6 +23,8 @@ class Pool:
         """Told of each resource that changed at a remote."""
         self.on_completed: Callable[[str, str], None] = lambda remote, elicitation_id: None
         """Told of each elicitation that was completed elsewhere, for the remote that said so."""
+        self.on_task: Callable[[str, bytes], None] = lambda remote, params: None
+        """Told of each task that changed, for the remote that said so."""
         self._max_bytes = max_bytes
         self._max_in_flight = max_in_flight
         self._upstreams: dict[str, Upstream] = {}
@@ -129,6 +131,7 @@ class Pool:
             new.on_change = lambda kind: self._changed(spec.name, kind)
         new.on_updated = lambda uri: self.on_updated(spec.name, uri)
         new.on_completed = lambda elicitation_id: self.on_completed(spec.name, elicitation_id)
+        new.on_task = lambda params: self.on_task(spec.name, params)
         return new
 
     def _changed(self, name: str, kind: str) -> None:

@@ -289,6 +289,8 @@ def served_task(call: Call) -> dict[str, Any]:
     if call.method == "tasks/cancel":
         task.status = "cancelled"
         task.done.set()
+        if not task.is_modern:
+            call.say({"jsonrpc": "2.0", "method": "notifications/tasks/status", "params": task.facts()})
         return {} if task.is_modern else task.facts()
     if call.method == "tasks/result":
         call.tag = task.call.tag

@@ -72,6 +72,21 @@ def test_a_task_is_created_looked_at_and_fetched_under_an_id_of_the_gateways(gw:
 
 
 @legacy_remote
+def test_the_session_that_began_a_task_hears_how_it_is_under_the_id_it_knows(gw: Gateway, remote: str) -> None:
+    with asking.client_of("sse", gw) as client:
+        assert client.post(message("tools/call", _as_task(remote), id=1)).status == 202
+        task = client.relay.stream.answer(1)["result"]["task"]
+        assert client.post(message("tasks/cancel", {"taskId": task["taskId"]}, id=2)).status == 202
+        came = [client.relay.stream.message() for _ in range(2)]
+    (news,) = [one["params"] for one in came if one.get("method") == "notifications/tasks/status"]
+    assert news == task | {"status": "cancelled"}
+
+
+def _as_task(remote: str) -> dict[str, Any]:
+    return params_for("tools/call", remote, plan_of(hang=True), "as_task") | {"task": {"ttl": 60000}}
+
+
+@legacy_remote
 def test_a_key_lists_its_own_tasks_and_only_those(gw: Gateway, remote: str) -> None:
     client, other = OverHttp(gw.client()), OverHttp(gw.client("other"))
     mine, theirs = begun(client, remote, plan_of()), begun(other, remote, plan_of())

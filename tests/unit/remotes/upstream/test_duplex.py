@@ -58,6 +58,9 @@ class Heard:
     def completed(self, elicitation_id: str) -> None:
         self.changes.append(elicitation_id)
 
+    def task_changed(self, params: bytes) -> None:
+        self.changes.append(params.decode())
+
     def lost(self, failure: Failure) -> None:
         self.losses.append(failure)
 

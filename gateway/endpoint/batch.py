@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from gateway.calls import Served
-from gateway.endpoint.asker import answered, asker
+from gateway.endpoint.asker import answered
 from gateway.endpoint.http import Answer, Receive, Send, refused, respond
 from gateway.endpoint.reply import Reply
-from gateway.endpoint.served import internal_error, no_slot, serve, stopping
+from gateway.endpoint.served import internal_error, no_slot, serve_posted, stopping
 from gateway.endpoint.streamable import accepts, is_primed, notified, read_call, session_of
 from gateway.runtime import Runtime
 from gateway.serving import ClientGone
@@ -139,17 +139,7 @@ async def _one(
     call: Call,
 ) -> None:
     try:
-        served = await serve(
-            runtime,
-            principal,
-            call,
-            reply.notify,
-            headers,
-            transport="http",
-            ask=asker(session, reply.request, runtime.limits.answer_wait_s),
-            session_id=session.id,
-            subscriber=session.subscriber,
-        )
+        served = await serve_posted(runtime, principal, session, call, reply, headers)
         body = served.body if isinstance(served, Served) else no_slot(served, call.id).body
     except Exception:
         log.exception("serving %s failed", call.method)

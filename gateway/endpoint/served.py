@@ -7,8 +7,11 @@ import msgspec
 
 from gateway import metrics
 from gateway.calls import Served, Verdict, Visit
+from gateway.endpoint.asker import asker
 from gateway.endpoint.http import JSON, Answer
+from gateway.endpoint.reply import Reply
 from gateway.runtime import Runtime
+from gateway.sessions import Session
 from gateway.slots import Full
 from gateway.subscriptions import Subscriber
 from keys.principal import Principal
@@ -81,6 +84,23 @@ async def serve(
                 "ms": round(seconds * 1000, 2),
             }
         )
+
+
+async def serve_posted(
+    runtime: Runtime, principal: Principal, session: Session, call: Call, reply: Reply, headers: inbound.Headers
+) -> Served | Full:
+    """Serve one request that a session's client posted: it is told and asked on the stream of its own answer."""
+    return await serve(
+        runtime,
+        principal,
+        call,
+        reply.notify,
+        headers,
+        transport="http",
+        ask=asker(session, reply.request, runtime.limits.answer_wait_s),
+        session_id=session.id,
+        subscriber=session.subscriber,
+    )
 
 
 def _filtered(call: Call, notify: Notify) -> Notify:

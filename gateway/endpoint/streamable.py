@@ -10,10 +10,10 @@ from typing import Any
 
 from gateway.calls import Served
 from gateway.endpoint import stream
-from gateway.endpoint.asker import answered, asker
+from gateway.endpoint.asker import answered
 from gateway.endpoint.http import JSON, Answer, Receive, Send, refused, respond
 from gateway.endpoint.reply import Reply
-from gateway.endpoint.served import internal_error, no_slot, serve, stopping
+from gateway.endpoint.served import internal_error, no_slot, serve_posted, stopping
 from gateway.joined import SERVER
 from gateway.resumption import Trail, is_of_session
 from gateway.runtime import Runtime, list_changed
@@ -256,17 +256,7 @@ async def _request(
     assert task is not None
     ongoing = session.open_calls[call.id] = Ongoing(task)
     try:
-        served = await serve(
-            runtime,
-            principal,
-            call,
-            reply.notify,
-            headers,
-            transport="http",
-            ask=asker(session, reply.request, runtime.limits.answer_wait_s),
-            session_id=session.id,
-            subscriber=session.subscriber,
-        )
+        served = await serve_posted(runtime, principal, session, call, reply, headers)
         session.forget(call.id, ongoing)
         await reply.finish(_answer(call, served))
     except asyncio.CancelledError:

@@ -3,9 +3,10 @@
 from typing import Protocol
 
 import msgspec
+from msgspec import Raw
 
 from mcpserver.protocol import jsonrpc
-from mcpserver.protocol.versions import MODERN
+from mcpserver.protocol.versions import LOG_LEVELS, MODERN
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
 
@@ -99,6 +100,19 @@ def _named(message: jsonrpc.Notification, field: str) -> str | None:
         return jsonrpc.text(jsonrpc.fields(message.params).get(field))
     except jsonrpc.Malformed:
         return None  # a notification has nobody to complain to
+
+
+def lower_level(greeting: Greeting, current: str, exchange: Exchange) -> Exchange | None:
+    """The request that brings a session's log level down to what this caller wants, or None when nothing is to be done.
+
+    A session has one level for all its callers: it goes down to the most talkative one's and stays there.
+    """
+    wanted = exchange.log_level or ""
+    if "logging" not in greeting.capabilities:
+        return None
+    if current and LOG_LEVELS.index(wanted) >= LOG_LEVELS.index(current):
+        return None
+    return Exchange("logging/setLevel", {"level": Raw(jsonrpc.encode(wanted))}, deadline=exchange.deadline)
 
 
 class _Error(msgspec.Struct):

@@ -12,12 +12,10 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import Raw
 
 from mcpserver.protocol import jsonrpc
-from mcpserver.protocol.versions import LOG_LEVELS
 from remotes.upstream import envelope, questions
-from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard
+from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard, lower_level
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Failed, Failure, Fault, Outcome
 
@@ -201,13 +199,7 @@ class Duplex:
             log.debug("cannot tell %s: %s", self._name, failed.failure.message)
 
     async def _lower_log_level(self, exchange: Exchange) -> None:
-        """A channel has one level for all its callers: it goes down to the most talkative one's and stays there."""
-        wanted = exchange.log_level or ""
-        if "logging" not in self.greeting.capabilities:
-            return
-        if self._log_level and LOG_LEVELS.index(wanted) >= LOG_LEVELS.index(self._log_level):
-            return
-        self._log_level = wanted
-        await self._ask(
-            Exchange("logging/setLevel", {"level": Raw(jsonrpc.encode(wanted))}, deadline=exchange.deadline)
-        )
+        request = lower_level(self.greeting, self._log_level, exchange)
+        if request is not None:
+            self._log_level = exchange.log_level or ""
+            await self._ask(request)

@@ -14,14 +14,12 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import aiohttp
-from msgspec import Raw
 from yarl import URL
 
 from mcpserver.protocol import codes, jsonrpc, sse
-from mcpserver.protocol.versions import LOG_LEVELS
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream import envelope, questions
-from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard
+from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard, lower_level
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Failed, Failure, Fault, Outcome, Refusal
 from remotes.upstream.session import classified, read_excerpt, unexpected_status
@@ -361,15 +359,10 @@ class Sessions(_Http):
             self._spawn(self._send(message))
 
     async def _lower_log_level(self, exchange: Exchange) -> None:
-        """A shared session has one level: it goes down to the most talkative caller's and stays there."""
-        wanted = exchange.log_level or ""
-        if "logging" not in self.greeting.capabilities:
-            return
-        if self._log_level and LOG_LEVELS.index(wanted) >= LOG_LEVELS.index(self._log_level):
-            return
-        self._log_level = wanted
-        level: dict[str, Any] = {"level": Raw(jsonrpc.encode(wanted))}
-        await self._ask(Exchange("logging/setLevel", level, deadline=exchange.deadline))
+        request = lower_level(self.greeting, self._log_level, exchange)
+        if request is not None:
+            self._log_level = exchange.log_level or ""
+            await self._ask(request)
 
     async def _follow(self) -> None:
         wait, was_open = _REOPEN_FIRST_S, False

@@ -3,7 +3,7 @@
 import pytest
 
 from mcpserver.lib.errors import Exit, GatewayError
-from remotes.management.commands.mcp import _document, _pairs
+from remotes.management.mcp.arguments import document, pairs
 
 
 @pytest.mark.parametrize(
@@ -30,25 +30,25 @@ from remotes.management.commands.mcp import _document, _pairs
     ],
 )
 def test_a_value_is_json_or_else_a_text(written, value):
-    assert _pairs([f"key={written}"]) == {"key": value}
+    assert pairs([f"key={written}"]) == {"key": value}
 
 
 @pytest.mark.parametrize("pair", ["word", "=1", "text=\udcff"])
 def test_what_is_no_argument_is_a_usage_error(pair):
     with pytest.raises(GatewayError) as raised:
-        _pairs([pair])
+        pairs([pair])
     assert raised.value.exit_code == Exit.USAGE
 
 
 def test_an_argument_is_given_once():
     with pytest.raises(GatewayError, match="a is given twice"):
-        _pairs(["a=1", "a=2"])
+        pairs(["a=1", "a=2"])
 
 
 def test_all_arguments_come_from_a_text_or_a_file(tmp_path):
     file = tmp_path / "arguments.json"
     file.write_text('{"a": [1]}')
-    assert _document('{"a": [1]}') == _document(f"@{file}") == {"a": [1]}
+    assert document('{"a": [1]}') == document(f"@{file}") == {"a": [1]}
 
 
 @pytest.mark.parametrize(
@@ -56,5 +56,5 @@ def test_all_arguments_come_from_a_text_or_a_file(tmp_path):
 )
 def test_a_document_that_is_no_json_object_is_a_usage_error(source):
     with pytest.raises(GatewayError) as raised:
-        _document(source)
+        document(source)
     assert raised.value.exit_code == Exit.USAGE

@@ -1,0 +1,1 @@
+"""What the `mcp` command is made of, a file for each of its nouns."""

@@ -1,0 +1,86 @@
+"""`mcp remote …`. A test needs no gateway: it tries the remote from here."""
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+
+from mcpserver.lib.command import Answer, Subcommand
+from mcpserver.lib.errors import Exit, GatewayError
+from monitoring.status import described
+from remotes import probes, status
+from remotes.config.snapshot import RemoteSpec
+from remotes.management.mcp.sources import ASK_S, ask, configured, known, named, stored_health
+
+TIMEOUT_MAX_S = 600.0
+
+
+class RemoteList(Subcommand):
+    help = "List the remotes and how they are: live from the gateway, else what was last known of them."
+
+    def run(self) -> dict[str, Any]:
+        stored = stored_health()
+        try:
+            live = ask({"op": "status"}, timeout_s=ASK_S).get("mcps")
+        except GatewayError as error:
+            live = None
+            self.say(f"{error.message}: this is what was last known")
+        if live is None:
+            stored = {name: stored.get(name, {}) | known(spec) for name, spec in configured().remotes.items()}
+        return {"running": live is not None, "mcps": described(live or {}, stored)}
+
+
+class RemoteTest(Subcommand):
+    help = "Try one remote, or all: connect, shake hands, list its tools. Says which step fails and what to do."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument("name", metavar="NAME", nargs="?", help="a remote of the configuration, disabled ones too")
+        which.add_argument("--all", action="store_true", help="every remote that is not disabled")
+        parser.add_argument(
+            "--timeout", type=_seconds, metavar="SECONDS", help="how long one may take; default: its list_timeout, 10"
+        )
+
+    def run(self, *, name: str | None, all: bool, timeout: float | None) -> Answer:
+        snapshot = configured()
+        if name is not None:
+            return self._one(named(name, snapshot), timeout)
+        specs = list(snapshot.remotes.values())
+        work = probes.probe_all(specs, timeout_s=timeout, max_bytes=settings.LIMITS.read_max_bytes)
+        return _all_of(probes.run(work))
+
+    def _one(self, spec: RemoteSpec, timeout_s: float | None) -> Answer:
+        """One that is disabled is tried all the same: whoever mended it tests it before enabling it again."""
+        if not spec.enabled:
+            self.say(f"{spec.name} is disabled in the configuration; it is tried all the same")
+        tried = replace(spec, enabled=True)
+        report = probes.run(probes.probe(tried, timeout_s=timeout_s, max_bytes=settings.LIMITS.read_max_bytes))
+        document = report.document() | {"enabled": spec.enabled}
+        return Answer(document, Exit.DONE if report.ok else Exit.FAILED)
+
+
+class Remote(Subcommand):
+    help = "The MCP servers behind the gateway."
+    subcommands = {"list": RemoteList, "test": RemoteTest}
+
+
+def _all_of(reports: list[probes.Report]) -> Answer:
+    """Well when every remote is that is meant to be: a disabled one is listed and does not count."""
+    document: dict[str, Any] = {"mcps": {report.name: report.document() for report in reports}}
+    ill = [report.name for report in reports if not report.ok and report.status is not status.Status.DISABLED]
+    if not ill:
+        return Answer(document)
+    message = f"{len(ill)} of {len(reports)} remotes failed: {', '.join(ill)}"
+    return Answer({"error": "unhealthy", "message": message} | document, Exit.FAILED)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= TIMEOUT_MAX_S:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds between 0 and {TIMEOUT_MAX_S:g}")
+    return seconds

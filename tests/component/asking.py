@@ -6,6 +6,7 @@ Each client begins a call and says what comes next: a question, or the end. How 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
 import threading
@@ -13,6 +14,8 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests import peers
 from tests.component.real_gateway import Client, Gateway, Relay, Session, Stream, initialize, message, prepared, until
@@ -24,6 +27,19 @@ LEGACY = ("io", "old", "sse")
 ALL: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
 FORM = {"type": "object", "properties": {"name": {"type": "string", "vendorOfSchema": [1.10]}}, "required": ["name"]}
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
+
+INVALID_PARAMS, NOT_FOUND, INTERNAL, MISSING, URL_NEEDED = -32602, -32601, -32603, -32021, -32042
+DECLINED = {"action": "decline"}
+LIFE_S = 0.7
+tags = (f"r{number}" for number in itertools.count())
+
+
+def plan_of(*rounds: list[Any], **more: Any) -> dict[str, Any]:
+    return {"tag": next(tags), "rounds": list(rounds)} | more
+
+
+def is_modern(remote: str) -> bool:
+    return remote.endswith("new")
 
 
 @contextlib.contextmanager
@@ -263,6 +279,11 @@ class OverSse:
 
 
 KINDS: dict[str, Any] = {"modern": Modern, "session": OverHttp, "sse": OverSse}
+PAIRS = list(itertools.combinations_with_replacement(KINDS, 2))
+every_remote = pytest.mark.parametrize("remote", REMOTES)
+legacy_remote = pytest.mark.parametrize("remote", LEGACY)
+every_client = pytest.mark.parametrize("kind", KINDS)
+session_client = pytest.mark.parametrize("kind", ["session", "sse"])
 
 
 @contextlib.contextmanager

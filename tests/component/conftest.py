@@ -1,5 +1,32 @@
-"""Fixtures that several files of component tests share."""
+"""Fixtures that several files of component tests share; each runs in the one process that runs the file."""
 
-from tests.component.real_gateway import _tight_gateway, _whole_gateway, gateway, tight
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.component import asking
+from tests.component.real_gateway import Gateway, _tight_gateway, _whole_gateway, gateway, tight
 
 __all__ = ["_tight_gateway", "_whole_gateway", "gateway", "tight"]
+
+
+@pytest.fixture(scope="session")
+def _asking() -> Iterator[Gateway]:
+    with asking.asking_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def gw(_asking: Gateway) -> Gateway:
+    """In front of remotes that ask."""
+    _asking.idle()
+    return _asking
+
+
+@pytest.fixture(scope="session")
+def hasty() -> Iterator[Gateway]:
+    """The same, but nobody gets longer than a moment to answer."""
+    with asking.asking_gateway(MCP_ANSWER_WAIT_S=str(asking.LIFE_S)) as gateway:
+        yield gateway

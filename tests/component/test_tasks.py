@@ -6,15 +6,14 @@ Revision 2025-11-25 relayed; its `required` tools driven for clients that know n
 from __future__ import annotations
 
 import base64
-import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from tests.component import asking
-from tests.component.asking import LEGACY, Modern, OnStream, OverHttp, accepted, form, params_for, seen
+from tests.component.asking import Modern, OnStream, OverHttp, accepted, form, legacy_remote, params_for, plan_of, seen
 from tests.component.real_gateway import Gateway, message
 
 INVALID_PARAMS, NOT_FOUND, HEADER, MISSING = -32602, -32601, -32020, -32021
@@ -22,25 +21,7 @@ RELATED = "io.modelcontextprotocol/related-task"
 EXTENSION = "io.modelcontextprotocol/tasks"
 TAKES_TASKS = {**asking.ALL, "extensions": {EXTENSION: {}}}
 MODERN_REMOTES = ["new", "io_new"]
-tags = (f"t{number}" for number in itertools.count())
-legacy_remote = pytest.mark.parametrize("remote", LEGACY)
 modern_remote = pytest.mark.parametrize("remote", MODERN_REMOTES)
-
-
-@pytest.fixture(scope="module")
-def _asking() -> Iterator[Gateway]:
-    with asking.asking_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def gw(_asking: Gateway) -> Gateway:
-    _asking.idle()
-    return _asking
-
-
-def plan_of(*rounds: list[Any], **more: Any) -> dict[str, Any]:
-    return {"tag": next(tags), "rounds": list(rounds)} | more
 
 
 # Revision 2025-11-25

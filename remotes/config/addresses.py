@@ -29,14 +29,23 @@ _METADATA_NAMES = frozenset(
         "metadata.azure.internal",
     }
 )
-_METADATA_ADDRESSES = frozenset(
-    ipaddress.ip_address(text)
-    # AWS (IPv6), Alibaba, Azure, Oracle; 169.254.0.0/16 is link-local anyway.
-    for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
+_METADATA_NETWORKS = tuple(
+    ipaddress.ip_network(text)
+    # AWS and Google over IPv6, Alibaba, Azure, Oracle; 169.254.0.0/16 is link-local anyway.
+    for text in ("fd00:ec2::/32", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 )
-# These carry an IPv4 address in their last 32 bits; 6to4 and Teredo are unwrapped by the standard library.
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_COMPATIBLE = ipaddress.IPv6Network("::/96")
+# These carry an IPv4 address in their last 32 bits and lead there; 6to4 and Teredo are unwrapped by the standard library.
+_TRANSLATED = tuple(
+    # NAT64 (RFC 6052), IPv4-compatible (RFC 4291), IPv4-translated (RFC 2765)
+    ipaddress.IPv6Network(text)
+    for text in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")
+)
+# NAT64 of one network's own (RFC 8215): it leads into that network, if not to the address inside.
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+# The lower half of an ISATAP address (RFC 5214), before its IPv4 address; the other form marks a public one.
+_ISATAP = (0x00005EFE, 0x02005EFE)
+# What IDNA takes for a dot besides the dot itself (RFC 3490, 3.1), as NFKC leaves it.
+_IDEOGRAPHIC_DOT = "\u3002"
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 
@@ -61,8 +70,13 @@ class Reach:
 
 def classify(address: Address) -> Verdict:
     """ "private" for what is neither public nor loopback nor forbidden in all cases."""
+    inner = _tunnelled(address)
+    if inner is not None:
+        return "forbidden" if classify(inner) == "forbidden" else "private"
     plain = _unwrapped(address)
-    if plain in _METADATA_ADDRESSES or plain.is_link_local or plain.is_multicast or plain.is_unspecified:
+    if plain.is_link_local or plain.is_multicast or plain.is_unspecified:
+        return "forbidden"
+    if any(plain in network for network in _METADATA_NETWORKS):
         return "forbidden"
     if plain.is_loopback:
         return "allowed"
@@ -120,8 +134,12 @@ def url_fault(url: str, allowed: Reach) -> UrlFault | None:
 
 
 def _host_fault(host: str, allowed: Reach) -> UrlFault | None:
-    # What a resolver would make of it: full-width digits and the like are digits to it.
-    plain = unicodedata.normalize("NFKC", host).lower().rstrip(".")
+    """Judged as whoever connects reads it: full-width digits are digits to them, and an ideographic full stop is a dot."""
+    plain = unicodedata.normalize("NFKC", host).replace(_IDEOGRAPHIC_DOT, ".").lower().rstrip(".")
+    try:
+        plain = plain if plain.isascii() else plain.encode("idna").decode().rstrip(".")
+    except UnicodeError:
+        return UrlFault("bad_url", "this is not a host name")
     if plain in _METADATA_NAMES:
         return UrlFault("forbidden_address", "this is a metadata service: it is never contacted")
     try:
@@ -148,11 +166,7 @@ def _name_fault(host: str) -> UrlFault | None:
         return UrlFault(
             "forbidden_address", "this is a disguised form of a numeric address", "write it as four decimal numbers"
         )
-    try:
-        ascii_host = host.encode("idna").decode() if not host.isascii() else host
-    except UnicodeError:
-        return UrlFault("bad_url", "this is not a host name")
-    return None if _HOST_NAME.fullmatch(ascii_host) else UrlFault("bad_url", "this is not a host name")
+    return None if _HOST_NAME.fullmatch(host) else UrlFault("bad_url", "this is not a host name")
 
 
 def _is_numeric(host: str) -> bool:
@@ -165,6 +179,18 @@ def _unwrapped(address: Address) -> Address:
     if isinstance(address, ipaddress.IPv4Address):
         return address
     inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-    if inner is None and (address in _NAT64 or (address in _COMPATIBLE and int(address) > 0xFFFF)):
-        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if inner is None and int(address) > 0xFFFF and any(address in network for network in _TRANSLATED):
+        inner = _last_bits(address)
     return inner or address
+
+
+def _tunnelled(address: Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address inside an IPv6 one that a router of some network may lead to."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    is_isatap = (int(address) >> 32) & 0xFFFFFFFF in _ISATAP
+    return _last_bits(address) if is_isatap or address in _LOCAL_NAT64 else None
+
+
+def _last_bits(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)

@@ -123,7 +123,7 @@ class SseWire:
         stream = URL(self._spec.url)
         try:
             url = stream.join(URL(endpoint))  # judged by the parser that connects, so that both read the same host
-            same = url.origin() == stream.origin()
+            same = url.origin() == stream.origin() and url.user is None and url.password is None
         except ValueError:
             same = False
         if not same:

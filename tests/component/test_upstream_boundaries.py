@@ -1,6 +1,7 @@
 """What must stay on its own side: credentials and cookies of one remote never reach another origin, and nothing is left open."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -138,3 +139,48 @@ async def test_closing_while_connecting_ends_the_connect():
         await asyncio.wait_for(one.close(), 2)
         assert (await asyncio.wait_for(waiting, 2)).fault is Fault.NOT_SENT, "failed, not cancelled"
         await server.until(lambda state: state.open == 0)
+
+
+class NameServer:
+    """Stands in for the system's resolver: each question about a name gets the next of its answers, the last one for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
+        self.asked = 0
+        self._answers = answers
+        self._real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._getaddrinfo)
+
+    def _getaddrinfo(self, host, port, *more, **named):
+        if host != "rebind.test":
+            return self._real(host, port, *more, **named)
+        self.asked += 1
+        addresses = self._answers[min(self.asked, len(self._answers)) - 1]
+        kind = (socket.SOCK_STREAM, 6, "")
+        return [(socket.AF_INET, *kind, (address, port)) for address in addresses]
+
+
+def rebinding(server, **changed):
+    return http(server, url=f"http://rebind.test:{server.port}/mcp", **changed)
+
+
+async def test_a_name_is_resolved_once_and_connected_to_as_judged(monkeypatch):
+    names = NameServer(monkeypatch, ["127.0.0.1"], ["169.254.169.254"])
+    async with served(modern()) as server, upstream(rebinding(server)) as one:
+        assert isinstance(await call(one), Answer)
+        assert names.asked == 1, "who asks a second time gets another answer"
+
+
+@pytest.mark.parametrize("elsewhere", ["169.254.169.254", "10.0.0.1", "0.0.0.0"])
+async def test_a_name_that_leads_elsewhere_later_is_refused_then(monkeypatch, elsewhere):
+    NameServer(monkeypatch, ["127.0.0.1"], [elsewhere])
+    async with served(modern()) as server, upstream(rebinding(server)) as one, upstream(rebinding(server)) as other:
+        assert isinstance(await call(one), Answer)
+        outcome = await call(other)
+        assert outcome.fault is Fault.NOT_SENT
+        assert elsewhere not in outcome.message, "a caller learns no address of the inside"
+
+
+async def test_of_several_addresses_only_those_that_may_be_reached_are_tried(monkeypatch):
+    NameServer(monkeypatch, ["10.0.0.1", "169.254.169.254", "127.0.0.1"])
+    async with served(modern()) as server, upstream(rebinding(server)) as one:
+        assert isinstance(await call(one), Answer)

@@ -58,13 +58,14 @@ async def test_a_stream_that_does_not_open_is_a_failure_of_the_connect(answer, f
         "//[",
         "http://127.0.0.1:99999/",
         "javascript:alert(1)",
+        "http://somebody:else@127.0.0.1:{port}/messages",
     ],
 )
 async def test_an_endpoint_on_another_origin_is_refused_and_gets_no_credential(endpoint):
     stream = EventStream()
-    stream.endpoint = endpoint
     spec = {"transport": "sse", "headers": {"Authorization": "Bearer secret"}}
     async with served(stream) as server, upstream(http(server, **spec)) as one:
+        stream.endpoint = endpoint.replace("{port}", str(server.port))
         outcome = await call(one)
         assert (outcome.fault, outcome.phase) == (Fault.INVALID, "handshake")
         assert "secret" not in outcome.message

@@ -15,6 +15,7 @@ from mcpserver.protocol.versions import NEWEST_HANDSHAKE
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.connect import connect
 from remotes.upstream.connection import Connection, Greeting
+from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.envelope import Ask, Exchange
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
 from remotes.upstream.session import open_session
@@ -40,9 +41,11 @@ class Upstream:
         era: str = "",
         capabilities: bytes = b"{}",
         watches: bool = False,
+        credential: Credential = NO_CREDENTIAL,
     ) -> None:
         """`watches`: this session is the one that the remote tells of changes."""
         self.spec = spec
+        self._credential = credential
         self._watches = watches
         self.capabilities = capabilities
         self.in_flight = 0
@@ -74,6 +77,8 @@ class Upstream:
         """Send one request to the remote and wait for its outcome, no longer than the exchange's deadline."""
         if self.in_flight >= self._max_in_flight:
             return Failure(Fault.BUSY, "send", f"{self.spec.name} has {self.in_flight} calls open already")
+        if self._credential.blocked is not None:
+            return self._credential.blocked
         self.in_flight += 1
         if exchange.ask is not None:
             exchange.ask = self._counted(exchange.ask)
@@ -81,8 +86,9 @@ class Upstream:
             connection = self._connection
             if connection is None or not connection.usable:
                 connection = await self.connected(exchange.deadline)
+            used = self._credential.serial
             outcome = await connection.request(exchange)
-            if isinstance(outcome, Failure) and not connection.usable and outcome.status == 404:
+            if isinstance(outcome, Failure) and await self._may_repeat(outcome, connection, used, exchange.deadline):
                 connection = await self.connected(exchange.deadline)
                 outcome = await connection.request(exchange)
         except Failed as failed:
@@ -94,6 +100,15 @@ class Upstream:
         if isinstance(outcome, Failure):
             self.last_failure = outcome
         return outcome
+
+    async def _may_repeat(self, failure: Failure, connection: Connection, used: int, deadline: float) -> bool:
+        """Once, after what was provably not executed: a session that is forgotten, a credential that was renewed since."""
+        if failure.fault is Fault.UNAUTHORIZED:
+            refused = await self._credential.renew(used, failure, deadline)
+            if refused is not None:
+                raise Failed(refused)
+            return True
+        return not connection.usable and failure.status == 404
 
     @property
     def is_ambiguous(self) -> bool:
@@ -202,7 +217,7 @@ class Upstream:
                 self._connection = None
             if self._http is None and self.spec.transport != "stdio":
                 self._http = open_session(self.spec.reach)
-            self._connection = await self._found_out()
+            self._connection = await self._let_in()
         except Failed as failed:
             self.last_failure = failed.failure
             raise
@@ -214,12 +229,29 @@ class Upstream:
             self.watch.begin(self._connection)
         return self._connection
 
+    async def _let_in(self) -> Connection:
+        """Find out who is there, with a credential that was renewed once if the first was refused."""
+        deadline = asyncio.get_running_loop().time() + self.spec.connect_timeout_s
+        unready = await self._credential.ready(deadline)
+        if unready is not None:
+            raise Failed(unready)
+        used = self._credential.serial
+        try:
+            return await self._found_out()
+        except Failed as failed:
+            if failed.failure.fault is not Fault.UNAUTHORIZED:
+                raise
+            refused = await self._credential.renew(used, failed.failure, deadline)
+        if refused is not None:
+            raise Failed(refused)
+        return await self._found_out()
+
     async def _found_out(self) -> Connection:
         """Connect as remembered; when the remote has changed its era meanwhile, find out anew."""
         try:
             return await self._connect()
         except Failed as failed:
-            if not self.era or self.spec.era != "auto" or failed.failure.fault is Fault.NOT_SENT:
+            if not self.era or self.spec.era != "auto" or failed.failure.fault in (Fault.NOT_SENT, Fault.UNAUTHORIZED):
                 raise
             self.era = ""
             if failed.failure.fault is Fault.TIMEOUT:  # no time is left; the next connect finds out
@@ -228,7 +260,13 @@ class Upstream:
 
     async def _connect(self) -> Connection:
         return await connect(
-            self.spec, self._http, self, era=self.era, max_bytes=self._max_bytes, capabilities=self.capabilities
+            self.spec,
+            self._http,
+            self,
+            era=self.era,
+            max_bytes=self._max_bytes,
+            capabilities=self.capabilities,
+            credential=self._credential,
         )
 
 

@@ -16,6 +16,7 @@ from mcpserver.protocol.versions import HANDSHAKE, MODERN, NEWEST_HANDSHAKE
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream import http as streamable
 from remotes.upstream.connection import Connection, Greeting, Listener, discovered, greeting
+from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.duplex import Duplex
 from remotes.upstream.envelope import CLIENT_INFO, Exchange
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
@@ -35,6 +36,7 @@ class Attempt(msgspec.Struct, frozen=True):
     deadline: float
     max_bytes: int
     capabilities: Raw
+    credential: Credential
 
 
 async def connect(
@@ -45,13 +47,14 @@ async def connect(
     era: str,
     max_bytes: int,
     capabilities: bytes = b"{}",
+    credential: Credential = NO_CREDENTIAL,
 ) -> Connection:
     """An open, greeted connection within `spec.connect_timeout_s`; raises Failed.
 
     `era` is the revision remembered from before ("" when unknown); the configuration's pin comes first.
     """
     deadline = asyncio.get_running_loop().time() + spec.connect_timeout_s
-    attempt = Attempt(spec, http, listener, deadline, max_bytes, Raw(capabilities))
+    attempt = Attempt(spec, http, listener, deadline, max_bytes, Raw(capabilities), credential)
     known = spec.era if spec.era != "auto" else era
     if spec.transport == "stdio":
         return await _stdio(attempt, known)
@@ -64,7 +67,7 @@ async def _http(attempt: Attempt, known: str) -> Connection:
         return await _event_stream(attempt)
     assert http is not None, "an HTTP remote needs a client session"
     if known in ("", MODERN):
-        stateless = streamable.Stateless(spec, http, attempt.listener, attempt.max_bytes)
+        stateless = streamable.Stateless(spec, http, attempt.listener, attempt.max_bytes, attempt.credential)
         verdict = await _discover(stateless, attempt.deadline)
         if isinstance(verdict, Greeting):
             stateless.greeting = verdict
@@ -73,7 +76,7 @@ async def _http(attempt: Attempt, known: str) -> Connection:
             raise Failed(_not_modern(spec, verdict))
         if verdict is not None and _decides_nothing(verdict):
             raise Failed(verdict)
-    sessions = streamable.Sessions(spec, http, attempt.listener, attempt.max_bytes)
+    sessions = streamable.Sessions(spec, http, attempt.listener, attempt.max_bytes, attempt.credential)
     try:
         sessions.greeting = await _initialize(sessions, attempt, "http")
     except Failed as failed:
@@ -88,7 +91,12 @@ async def _http(attempt: Attempt, known: str) -> Connection:
 async def _event_stream(attempt: Attempt) -> Connection:
     assert attempt.http is not None, "an HTTP remote needs a client session"
     channel = await open_sse(
-        attempt.spec, attempt.http, attempt.listener, deadline=attempt.deadline, event_max_bytes=attempt.max_bytes
+        attempt.spec,
+        attempt.http,
+        attempt.listener,
+        attempt.credential,
+        deadline=attempt.deadline,
+        event_max_bytes=attempt.max_bytes,
     )
     return await _greeted(channel, attempt, "sse")
 

@@ -20,9 +20,10 @@ from mcpserver.protocol import codes, jsonrpc, sse
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream import envelope, questions
 from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard, lower_level
+from remotes.upstream.credential import Credential
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Failed, Failure, Fault, Outcome, Refusal
-from remotes.upstream.session import classified, read_excerpt, unexpected_status
+from remotes.upstream.session import classified, lacks_scope, read_excerpt, unexpected_status
 
 log = logging.getLogger("mcp.upstream")
 
@@ -30,6 +31,7 @@ _BOTH_TYPES = "application/json, text/event-stream"
 _SESSION = "Mcp-Session-Id"
 # A GET stream that ends is opened again after this long, doubled up to the second.
 _REOPEN_FIRST_S, _REOPEN_MAX_S = 1.0, 60.0
+_RENEW_S = 30.0
 # The specification's alphabet; what is outside it cannot be sent back in a header.
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,1024}")
 # A request's stream is taken up again this often before the request is given up.
@@ -65,12 +67,20 @@ class _Place:
 class _Http:
     """One POST and its answer."""
 
-    def __init__(self, spec: RemoteSpec, http: aiohttp.ClientSession, listener: Listener, max_bytes: int) -> None:
+    def __init__(
+        self,
+        spec: RemoteSpec,
+        http: aiohttp.ClientSession,
+        listener: Listener,
+        max_bytes: int,
+        credential: Credential,
+    ) -> None:
         self.greeting = Greeting("http", "", {})
         self._spec = spec
         self._http = http
         self._listener = listener
         self._max_bytes = max_bytes
+        self._credential = credential
         self._numbers = itertools.count(1)
         self._closed = False
         self._url = URL(spec.url)  # parsed once
@@ -100,7 +110,10 @@ class _Http:
     async def _post(self, exchange: Exchange, number: int, message: bytes, headers: Mapping[str, str]) -> Outcome:
         try:
             async with self._http.post(
-                self._url, data=message, headers={**self._base_headers, **headers}, allow_redirects=False
+                self._url,
+                data=message,
+                headers={**self._base_headers, **self._credential.headers, **headers},
+                allow_redirects=False,
             ) as response:
                 self._noticed(response)
                 if response.status >= 300:
@@ -121,13 +134,11 @@ class _Http:
     async def _refused(self, response: aiohttp.ClientResponse, number: int) -> Outcome:
         """An HTTP error: MCP's own when its body is a JSON-RPC error for us, else the status speaks."""
         raw = await read_excerpt(response, _ERROR_MAX_BYTES)
+        if response.status == 401 or lacks_scope(response):
+            return unexpected_status(self._spec.name, response, raw)
         with contextlib.suppress(jsonrpc.Malformed):
             message = jsonrpc.decode(raw)
-            if (
-                isinstance(message, jsonrpc.Response)
-                and message.id in (None, b"%d" % number)
-                and response.status != 401
-            ):
+            if isinstance(message, jsonrpc.Response) and message.id in (None, b"%d" % number):
                 outcome = as_outcome(self._spec.name, message, modern=self.greeting.modern, status=response.status)
                 if isinstance(outcome, Refusal):
                     return outcome
@@ -209,8 +220,15 @@ class _Http:
 class Stateless(_Http):
     """Revision 2026-07-28."""
 
-    def __init__(self, spec: RemoteSpec, http: aiohttp.ClientSession, listener: Listener, max_bytes: int) -> None:
-        super().__init__(spec, http, listener, max_bytes)
+    def __init__(
+        self,
+        spec: RemoteSpec,
+        http: aiohttp.ClientSession,
+        listener: Listener,
+        max_bytes: int,
+        credential: Credential,
+    ) -> None:
+        super().__init__(spec, http, listener, max_bytes, credential)
         self._doubted = False
 
     @property
@@ -236,8 +254,15 @@ class Stateless(_Http):
 class Sessions(_Http):
     """Revisions 2025-03-26, 2025-06-18 and 2025-11-25."""
 
-    def __init__(self, spec: RemoteSpec, http: aiohttp.ClientSession, listener: Listener, max_bytes: int) -> None:
-        super().__init__(spec, http, listener, max_bytes)
+    def __init__(
+        self,
+        spec: RemoteSpec,
+        http: aiohttp.ClientSession,
+        listener: Listener,
+        max_bytes: int,
+        credential: Credential,
+    ) -> None:
+        super().__init__(spec, http, listener, max_bytes, credential)
         self._session: str | None = None
         self._open: list[Exchange] = []
         self._lost = False
@@ -265,7 +290,7 @@ class Sessions(_Http):
         if self._session is None:
             return
         with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
-            headers = {**self._spec.headers, **self._era_headers()}
+            headers = {**self._spec.headers, **self._credential.headers, **self._era_headers()}
             async with asyncio.timeout(2), self._http.delete(self._spec.url, headers=headers, allow_redirects=False):
                 pass
 
@@ -303,8 +328,7 @@ class Sessions(_Http):
             if place.id is None:
                 break
             await asyncio.sleep(place.retry_s)  # as long as the server asked for; the request's deadline runs on
-            headers = {**self._spec.headers, **self._era_headers(), "Accept": "text/event-stream"}
-            headers["Last-Event-ID"] = place.id
+            headers = {**self._stream_headers(), "Last-Event-ID": place.id}
             async with self._http.get(self._url, headers=headers, allow_redirects=False) as response:
                 if response.status != 200 or response.content_type != "text/event-stream":
                     break
@@ -329,8 +353,12 @@ class Sessions(_Http):
             headers["MCP-Protocol-Version"] = self.greeting.revision
         return headers
 
+    def _stream_headers(self) -> dict[str, str]:
+        headers = {**self._spec.headers, **self._credential.headers, **self._era_headers()}
+        return headers | {"Accept": "text/event-stream"}
+
     async def _send(self, message: bytes) -> None:
-        headers = {**self._base_headers, **self._era_headers()}
+        headers = {**self._base_headers, **self._credential.headers, **self._era_headers()}
         try:
             async with (
                 asyncio.timeout(_TELL_S),
@@ -368,12 +396,14 @@ class Sessions(_Http):
         wait, was_open = _REOPEN_FIRST_S, False
         while self.usable:
             try:
-                headers = {**self._spec.headers, **self._era_headers(), "Accept": "text/event-stream"}
+                used, headers = self._credential.serial, self._stream_headers()
                 async with self._http.get(self._spec.url, headers=headers, allow_redirects=False) as response:
                     if was_open and response.status in (400, 404):
                         self._lost = True
                         self._listener.lost(self._without_session())
                         return
+                    if response.status == 401 and not await self._is_final(used, response):
+                        continue
                     if response.status != 200 or response.content_type != "text/event-stream":
                         return
                     wait, was_open = _REOPEN_FIRST_S, True
@@ -386,6 +416,14 @@ class Sessions(_Http):
                 log.debug("the GET stream of %s ended: %s", self._spec.name, type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(2 * wait, _REOPEN_MAX_S)
+
+    async def _is_final(self, used: int, response: aiohttp.ClientResponse) -> bool:
+        """Whether a 401 to the GET stream stands; a credential that cannot be renewed now is tried again later."""
+        failure = unexpected_status(self._spec.name, response, b"")
+        refused = await self._credential.renew(used, failure, asyncio.get_running_loop().time() + _RENEW_S)
+        if refused is not None and refused.fault is not Fault.UNAUTHORIZED:
+            await asyncio.sleep(_REOPEN_MAX_S)
+        return refused is not None and refused.fault is Fault.UNAUTHORIZED
 
 
 def _of_an_earlier_era(outcome: Outcome) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.upstream.client import Upstream
+from remotes.upstream.credential import NO_CREDENTIAL, Credential
 
 log = logging.getLogger("mcp.upstream")
 
@@ -17,8 +18,14 @@ _IDLE_S = 600.0
 _NOTHING = b"{}"
 
 
+def _nothing(spec: RemoteSpec) -> Credential:
+    return NO_CREDENTIAL
+
+
 class Pool:
-    def __init__(self, *, max_bytes: int, max_in_flight: int) -> None:
+    def __init__(
+        self, *, max_bytes: int, max_in_flight: int, credential: Callable[[RemoteSpec], Credential] = _nothing
+    ) -> None:
         self.on_updated: Callable[[str, str], None] = lambda remote, uri: None
         """Told of each resource that changed at a remote."""
         self.on_completed: Callable[[str, str], None] = lambda remote, elicitation_id: None
@@ -27,6 +34,7 @@ class Pool:
         """Told of each task that changed, for the remote that said so."""
         self._max_bytes = max_bytes
         self._max_in_flight = max_in_flight
+        self._credential = credential
         self._upstreams: dict[str, Upstream] = {}
         self._variants: dict[tuple[str, bytes, str, int], Upstream] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -126,6 +134,7 @@ class Pool:
             era=era,
             capabilities=capabilities,
             watches=watches,
+            credential=self._credential(spec),
         )
         if not watches:  # what a remote says on one of its sessions is true of it
             new.on_change = lambda kind: self._changed(spec.name, kind)

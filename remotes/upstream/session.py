@@ -24,6 +24,7 @@ _KEEPALIVE_S = 4.0
 EXCERPT_MAX_BYTES = 4096
 _EXCERPT_S = 1.0
 _SECONDS = re.compile(r"[0-9]{1,9}")
+_SCOPE = re.compile(r'\bscope="([A-Za-z0-9:._/ -]{1,200})"')
 # What aiohttp says when the other side left before its body was complete.
 _CUT_OFF = (ContentLengthError, TransferEncodingError)
 
@@ -100,12 +101,27 @@ def unexpected_status(name: str, response: aiohttp.ClientResponse, excerpt: byte
         return Failure(
             Fault.UNAUTHORIZED, "auth", f"{name} refused our credential (HTTP 401)", excerpt[:EXCERPT_MAX_BYTES], 401
         )
+    if lacks_scope(response):
+        return Failure(Fault.HTTP_STATUS, "auth", _scope_words(name, response), b"", 403)
     retry_after = response.headers.get("Retry-After", "")
     wait = float(retry_after) if _SECONDS.fullmatch(retry_after) else None
     said = f"{name} answered HTTP {response.status}"
     if 300 <= response.status < 400:
         said += ", a redirect, which is not followed: configure the address it leads to"
     return Failure(Fault.HTTP_STATUS, "http", said, excerpt[:EXCERPT_MAX_BYTES], response.status, wait)
+
+
+def lacks_scope(response: aiohttp.ClientResponse) -> bool:
+    """Whether this is the 403 of a token that is good and does not reach so far (RFC 6750, 3.1)."""
+    return response.status == 403 and "insufficient_scope" in response.headers.get("WWW-Authenticate", "")
+
+
+def _scope_words(name: str, response: aiohttp.ClientResponse) -> str:
+    """What is missing comes from the remote and ends up in a command line: plain words alone are repeated."""
+    said = _SCOPE.search(response.headers.get("WWW-Authenticate", ""))
+    missing = f", which needs the scope {said[1]}" if said else ""
+    again = f"mcp remote login {name}" + (f" --scope '{said[1]}'" if said else " --scope …")
+    return f"the credential of {name} does not reach so far (HTTP 403){missing}: {again}"
 
 
 async def read_excerpt(response: aiohttp.ClientResponse, most: int = EXCERPT_MAX_BYTES) -> bytes:

@@ -9,16 +9,23 @@ from yarl import URL
 from mcpserver.protocol import jsonrpc, sse
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.connection import Listener
+from remotes.upstream.credential import Credential
 from remotes.upstream.duplex import Duplex
 from remotes.upstream.outcome import Failed, Failure, Fault
 from remotes.upstream.session import classified, read_excerpt, unexpected_status
 
 
 async def open_sse(
-    spec: RemoteSpec, http: aiohttp.ClientSession, listener: Listener, *, deadline: float, event_max_bytes: int
+    spec: RemoteSpec,
+    http: aiohttp.ClientSession,
+    listener: Listener,
+    credential: Credential,
+    *,
+    deadline: float,
+    event_max_bytes: int,
 ) -> Duplex:
     """Open the stream and learn where to POST; the handshake is the caller's. Raises Failed."""
-    wire = SseWire(spec, http)
+    wire = SseWire(spec, http, credential)
     channel = Duplex(spec.name, wire, listener)
     try:
         async with asyncio.timeout_at(deadline):
@@ -33,9 +40,10 @@ async def open_sse(
 
 
 class SseWire:
-    def __init__(self, spec: RemoteSpec, http: aiohttp.ClientSession) -> None:
+    def __init__(self, spec: RemoteSpec, http: aiohttp.ClientSession, credential: Credential) -> None:
         self._spec = spec
         self._http = http
+        self._credential = credential
         self._stream: aiohttp.ClientResponse | None = None
         self._pump: asyncio.Task[None] | None = None
         self._post_url: asyncio.Future[URL] = asyncio.get_running_loop().create_future()
@@ -44,7 +52,7 @@ class SseWire:
         name = self._spec.name
         try:
             self._stream = await self._http.get(
-                self._spec.url, headers={**self._spec.headers, "Accept": "text/event-stream"}, allow_redirects=False
+                self._spec.url, headers=self._headers("Accept", "text/event-stream"), allow_redirects=False
             )
         except aiohttp.ClientError as error:
             raise Failed(classified(name, error, "connect")) from None
@@ -69,7 +77,7 @@ class SseWire:
             posting.cancel()
 
     async def _post(self, message: bytes) -> None:
-        headers = {**self._spec.headers, "Content-Type": "application/json"}
+        headers = self._headers("Content-Type", "application/json")
         try:
             async with self._http.post(
                 self._post_url.result(), data=message, headers=headers, allow_redirects=False
@@ -78,6 +86,9 @@ class SseWire:
                     raise Failed(unexpected_status(self._spec.name, response, await read_excerpt(response)))
         except aiohttp.ClientError as error:
             raise Failed(classified(self._spec.name, error, "send")) from None
+
+    def _headers(self, name: str, value: str) -> dict[str, str]:
+        return {**self._spec.headers, **self._credential.headers, name: value}
 
     async def close(self) -> None:
         if not self._post_url.done():

@@ -175,6 +175,8 @@ class Watch:
                         continue
                 else:
                     missed, patience = True, retry
+                    if fresh.is_unauthorized:
+                        self._listener.changed("lists")  # the keeper asks for them, which renews the credential
                 self._settle(asked)
                 if current is not None and not await self._outlasts(current, patience):
                     missed, retry = True, _RETRY_FIRST_S if current.lasted else retry
@@ -233,6 +235,11 @@ class _Stream:
                 return status < 500 and status not in (408, 429)
             case Answer() | Failure() | None:
                 return False
+
+    @property
+    def is_unauthorized(self) -> bool:
+        outcome = self.task.result() if self.task.done() else None
+        return isinstance(outcome, Failure) and outcome.fault is Fault.UNAUTHORIZED
 
     async def acknowledged(self) -> None:
         """Wait for the acknowledgement or the end; a remote that keeps the stream open in silence has granted everything."""

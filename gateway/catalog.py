@@ -156,7 +156,8 @@ class Catalog:
             if kept.failure is None:
                 retry, wait = _RETRY_FIRST_S, REFRESH_S
             else:
-                retry, wait = min(2 * retry, _RETRY_MAX_S), retry
+                told_s = kept.failure.retry_after_s
+                retry, wait = min(2 * retry, _RETRY_MAX_S), retry if told_s is None else min(told_s, _RETRY_MAX_S)
             wait *= random.uniform(0.8, 1.2)  # noqa: S311 - spreading load, not guarding a secret
             try:
                 async with asyncio.timeout(wait):

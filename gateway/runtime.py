@@ -57,7 +57,11 @@ class Runtime:
         self.slots = Slots(limits)
         self.sessions = Sessions(secret)
         self.recent = Recent(clock.monotonic)
-        self.pool = Pool(max_bytes=limits.read_max_bytes, max_in_flight=limits.max_in_flight_per_remote)
+        self.pool = Pool(
+            max_bytes=limits.read_max_bytes,
+            max_in_flight=limits.max_in_flight_per_remote,
+            max_processes=limits.max_processes,
+        )
         self.catalog = Catalog(self._published, self._contacted)
         self.parking = Parking(limits.answer_wait_s)
         self.subscriptions = Subscriptions(self.pool)
@@ -174,7 +178,10 @@ class Runtime:
             "last_error": failure.told if failure is not None else None,
             "phase": failure.phase if failure is not None else None,
             "missing_env": [missing.variable for missing in spec.missing],
-        }
+        } | ({"process": self._process_status(kept)} if kept is not None and spec.transport == "stdio" else {})
+
+    def _process_status(self, kept: Kept) -> dict[str, Any]:
+        return kept.upstream.record.facts(self.clock.monotonic())
 
     def _swap(self, snapshot: Snapshot, eras: Mapping[str, str]) -> None:
         """One reference: whoever read the old snapshot keeps it."""
@@ -182,6 +189,7 @@ class Runtime:
         self.snapshot = snapshot
         self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
         self.slots.follow(self.limits)
+        self.pool.places.most = self.limits.max_processes
         self.subscriptions.follow()
         upstreams = {name: one for name in snapshot.remotes if (one := self.pool.get(name)) is not None}
         self.catalog.follow(snapshot, upstreams)

@@ -22,6 +22,8 @@ class Limits:
     max_requests_in_flight: int = 100
     max_in_flight_per_key: int = 32
     max_in_flight_per_remote: int = 32
+    # Processes of stdio remotes that run at once. `isolation: key` and `session` start one for each.
+    max_processes: int = 64
     max_request_size: int = 1 * MIB
     # How long a person may take over a question that a remote asks in the middle of a call.
     answer_wait_s: float = 600

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mcpserver.lib.errors import Exit, GatewayError
+from mcpserver.lib.processes import how_it_ended
 from mcpserver.supervisor import door, notify, orphans, plan
 from mcpserver.supervisor.children import Child, spawn
 from mcpserver.supervisor.door import Door, Reply
@@ -238,7 +239,7 @@ class Arbiter:
         child.reaped(status)
         del self._children[child.pid]
         left = self._orphans.left_by(child.pid, living=self._children, now=now)
-        how = plan.how_it_ended(status) + (f", {left} processes left behind" if left else "")
+        how = how_it_ended(status) + (f", {left} processes left behind" if left else "")
         logger.info("%s (pid %d) ended: %s", child.spec.name, child.pid, how)
         if self._stopping:
             (self._stopping.killed if child.was_killed else self._stopping.drained).append(child.spec.name)
@@ -258,7 +259,7 @@ class Arbiter:
             return
         ready_for_s = child.ready_for_s(now)
         post.record = plan.after_crash(
-            post.record, now=now, ready_for_s=ready_for_s, how=plan.how_it_ended(status), error=child.error
+            post.record, now=now, ready_for_s=ready_for_s, how=how_it_ended(status), error=child.error
         )
         if post.successor is not None:  # Already on its way, and sooner than any backoff.
             post.child, post.successor = post.successor, None
@@ -266,7 +267,7 @@ class Arbiter:
         else:
             post.child = None
             wait_s = plan.backoff_s(post.record.crashes_in_a_row)
-            logger.error("%s crashed (%s): again in %g s", child.spec.name, plan.how_it_ended(status), wait_s)
+            logger.error("%s crashed (%s): again in %g s", child.spec.name, how_it_ended(status), wait_s)
         if self._rolling and self._rolling.current is post and post.child is None:
             self._end_rolling(plan.boot_error(child.spec.name, status, child.error)[0])
 

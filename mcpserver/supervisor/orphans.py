@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 import psutil
 
+from mcpserver.lib.processes import descendants, groups, is_alive, send
+
 _PR_SET_CHILD_SUBREAPER = 36
 # Between TERM and KILL. Their stdin has ended already.
 GRACE_S = 2.0
@@ -62,37 +64,3 @@ def become_subreaper() -> bool:
     if sys.platform != "linux":
         return False
     return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
-
-
-def descendants(pid: int, *, deep: bool = True) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=deep)
-    except psutil.Error:
-        return []
-
-
-def groups(processes: Iterable[psutil.Process]) -> set[int]:
-    """Their process groups; a process that is gone has none."""
-    found = set()
-    for process in processes:
-        try:
-            found.add(os.getpgid(process.pid))
-        except ProcessLookupError:
-            continue
-    return found
-
-
-def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
-    """Signal the groups of those that still live. psutil knows a reused pid by its start time; never our own group."""
-    for group in groups(process for process in processes if is_alive(process)) - {os.getpgrp()}:
-        try:
-            os.killpg(group, number)
-        except (ProcessLookupError, PermissionError):
-            continue
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False

@@ -3,11 +3,12 @@
 The states are the words an operator reads in `mcpserver status`.
 """
 
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+from mcpserver.lib.processes import how_it_ended
 
 BACKOFF_MAX_S = 30.0
 # A child that was ready this long has proven that it can run: its next crash begins again at one second.
@@ -77,16 +78,6 @@ def after_crash(
 
 def after_restart(record: Record) -> Record:
     return replace(record, restarts=record.restarts + 1, next_start=None)
-
-
-def how_it_ended(status: int) -> str:
-    """`status` as subprocess has it: negative for a signal."""
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        return f"signal {signal.Signals(-status).name.removeprefix('SIG')}"
-    except ValueError:
-        return f"signal {-status}"
 
 
 def boot_error(name: str, status: int, document: Mapping[str, Any] | None) -> tuple[dict[str, Any], int]:

@@ -154,6 +154,7 @@ class GatewaySection(Section):
     max_requests_in_flight: Annotated[int | None, Field(ge=1, description="Requests worked on at once.")] = None
     max_in_flight_per_key: Annotated[int | None, Field(ge=1, description="The same, of one key.")] = None
     max_in_flight_per_remote: Annotated[int | None, Field(ge=1, description="The same, to one remote.")] = None
+    max_processes: Annotated[int | None, Field(ge=1, description="Processes of stdio remotes that run at once.")] = None
     max_tool_response_size: Annotated[int | None, Field(ge=1024, description="Bytes of one answer.")] = None
     connection_timeout_s: Annotated[float | None, Field(ge=60, le=86400, description="Lifetime of a stream.")] = None
     heartbeat_s: Annotated[Seconds | None, Field(description="Between two comments on an idle stream.")] = None

@@ -18,6 +18,7 @@ from remotes.upstream.connection import Connection, Greeting
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.envelope import Ask, Exchange
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
+from remotes.upstream.record import Places, Record
 from remotes.upstream.session import open_session
 from remotes.upstream.watch import Watch
 
@@ -42,10 +43,12 @@ class Upstream:
         capabilities: bytes = b"{}",
         watches: bool = False,
         credential: Credential = NO_CREDENTIAL,
+        places: Places | None = None,
     ) -> None:
-        """`watches`: this session is the one that the remote tells of changes."""
+        """`watches`: this session is the one that the remote tells of changes. `places`: where its processes may run."""
         self.spec = spec
         self._credential = credential
+        self.record = Record(Places(2) if places is None else places)
         self._watches = watches
         self.capabilities = capabilities
         self.in_flight = 0
@@ -207,6 +210,8 @@ class Upstream:
 
     def lost(self, failure: Failure) -> None:
         self.last_failure = failure
+        if self._connection is not None:  # one that ends before it was greeted is counted when the connect has failed
+            self.record.died(asyncio.get_running_loop().time(), was_greeted=True)
         log.info("lost %s: %s", self.spec.name, failure.told, extra={"remote": self.spec.name})
         self.on_change("lost")
 
@@ -217,7 +222,7 @@ class Upstream:
                 self._connection = None
             if self._http is None and self.spec.transport != "stdio":
                 self._http = open_session(self.spec.reach)
-            self._connection = await self._let_in()
+            self._connection = await (self._process() if self.spec.transport == "stdio" else self._let_in())
         except Failed as failed:
             self.last_failure = failed.failure
             raise
@@ -267,7 +272,21 @@ class Upstream:
             max_bytes=self._max_bytes,
             capabilities=self.capabilities,
             credential=self._credential,
+            record=self.record,
         )
+
+    async def _process(self) -> Connection:
+        """A process, if the last ones have not ended too soon one after the other."""
+        loop = asyncio.get_running_loop()
+        self.record.admit(self.spec.name, loop.time())
+        try:
+            connection = await self._found_out()
+        except Failed as failed:
+            if failed.failure.fault is not Fault.BUSY:
+                self.record.died(loop.time(), was_greeted=False)
+            raise
+        self.record.greeted(loop.time())
+        return connection
 
 
 def _noticed(connecting: asyncio.Task[Connection]) -> None:

@@ -20,6 +20,7 @@ from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.duplex import Duplex
 from remotes.upstream.envelope import CLIENT_INFO, Exchange
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
+from remotes.upstream.record import Places, Record
 from remotes.upstream.sse import open_sse
 from remotes.upstream.stdio import open_stdio
 
@@ -37,6 +38,7 @@ class Attempt(msgspec.Struct, frozen=True):
     max_bytes: int
     capabilities: Raw
     credential: Credential
+    record: Record
 
 
 async def connect(
@@ -48,13 +50,16 @@ async def connect(
     max_bytes: int,
     capabilities: bytes = b"{}",
     credential: Credential = NO_CREDENTIAL,
+    record: Record | None = None,
 ) -> Connection:
     """An open, greeted connection within `spec.connect_timeout_s`; raises Failed.
 
-    `era` is the revision remembered from before ("" when unknown); the configuration's pin comes first.
+    `era` is the revision remembered from before ("" when unknown); the configuration's pin comes first. `record` is where a
+    process is written down; without one it stands alone.
     """
     deadline = asyncio.get_running_loop().time() + spec.connect_timeout_s
-    attempt = Attempt(spec, http, listener, deadline, max_bytes, Raw(capabilities), credential)
+    record = Record(Places(2)) if record is None else record
+    attempt = Attempt(spec, http, listener, deadline, max_bytes, Raw(capabilities), credential, record)
     known = spec.era if spec.era != "auto" else era
     if spec.transport == "stdio":
         return await _stdio(attempt, known)
@@ -110,7 +115,7 @@ async def _stdio(attempt: Attempt, known: str) -> Connection:
 
 
 async def _process(attempt: Attempt) -> Duplex:
-    return await open_stdio(attempt.spec, attempt.listener, line_max_bytes=attempt.max_bytes)
+    return await open_stdio(attempt.spec, attempt.listener, line_max_bytes=attempt.max_bytes, record=attempt.record)
 
 
 async def _stdio_asked_first(attempt: Attempt, known: str) -> Connection | None:

@@ -98,16 +98,27 @@ class Duplex:
         if tell:
             self._listener.lost(failure)
 
-    def received(self, raw: bytes) -> None:
-        """One message from the remote; raises jsonrpc.Malformed for what is none."""
+    def received(self, raw: bytes) -> bool:
+        """One message from the remote; whether it is an answer somebody waits for. Raises jsonrpc.Malformed for what is none."""
         message = jsonrpc.decode(raw)
         match message:
             case jsonrpc.Response():
-                self._answered(message)
+                return self._answered(message)
             case jsonrpc.Request():
                 self._asked(message)
             case jsonrpc.Notification():
                 self._notified(message)
+        return False
+
+    def failed(self, number: int | None, failure: Failure) -> bool:
+        """An answer came that cannot be delivered; whether anybody waited for it. None: it is the only open request's."""
+        if number is None and len(self._open) == 1:
+            number = next(iter(self._open))
+        waiting = self._open.get(number) if number is not None else None
+        if waiting is None or waiting.answer.done():
+            return False
+        waiting.answer.set_exception(Failed(failure))
+        return True
 
     async def _ask(self, exchange: Exchange) -> Outcome:
         if self._ended is not None:
@@ -139,7 +150,7 @@ class Duplex:
             params = jsonrpc.encode({"requestId": number, "reason": "cancelled by the caller"})
             self._tell(jsonrpc.notification("notifications/cancelled", params))
 
-    def _answered(self, response: jsonrpc.Response) -> None:
+    def _answered(self, response: jsonrpc.Response) -> bool:
         ours = response.id is not None and len(response.id) < 20 and response.id.isdigit()
         waiting = self._open.get(int(response.id or 0)) if ours else None
         if waiting is None or waiting.answer.done():
@@ -147,8 +158,9 @@ class Duplex:
             if ours:
                 self._departed.answered(int(response.id or 0))
             log.debug("%s answered a request that is not open: %r", self._name, response.id)
-            return
+            return False
         waiting.answer.set_result(response)
+        return True
 
     def _notified(self, message: jsonrpc.Notification) -> None:
         if heard(self._listener, message):

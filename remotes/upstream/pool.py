@@ -4,9 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
+from mcpserver.lib.limits import Limits
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.upstream.client import Upstream
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
+from remotes.upstream.record import Places
 
 log = logging.getLogger("mcp.upstream")
 
@@ -24,7 +26,12 @@ def _nothing(spec: RemoteSpec) -> Credential:
 
 class Pool:
     def __init__(
-        self, *, max_bytes: int, max_in_flight: int, credential: Callable[[RemoteSpec], Credential] = _nothing
+        self,
+        *,
+        max_bytes: int,
+        max_in_flight: int,
+        max_processes: int = Limits().max_processes,
+        credential: Callable[[RemoteSpec], Credential] = _nothing,
     ) -> None:
         self.on_updated: Callable[[str, str], None] = lambda remote, uri: None
         """Told of each resource that changed at a remote."""
@@ -35,6 +42,7 @@ class Pool:
         self._max_bytes = max_bytes
         self._max_in_flight = max_in_flight
         self._credential = credential
+        self.places = Places(max_processes)
         self._upstreams: dict[str, Upstream] = {}
         self._variants: dict[tuple[str, bytes, str, int], Upstream] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -135,6 +143,7 @@ class Pool:
             capabilities=capabilities,
             watches=watches,
             credential=self._credential(spec),
+            places=self.places,
         )
         if not watches:  # what a remote says on one of its sessions is true of it
             new.on_change = lambda kind: self._changed(spec.name, kind)
@@ -149,7 +158,12 @@ class Pool:
             shared.changed(kind)
 
     def _room(self, name: str) -> bool:
-        """Make room for one more session of a remote by closing the one that has been idle longest."""
+        """Make room for one more session of a remote by closing the one that has been idle longest.
+
+        Where no more processes may run, the idle one may be any remote's: whoever comes next finds its place.
+        """
+        if self.places.is_full:
+            self._retire_idle_process()
         held = [place for place in self._variants if place[0] == name]
         if len(held) < _VARIANTS_MAX:
             return True
@@ -157,6 +171,12 @@ class Pool:
         if idle is not None:
             self.retire(self._variants.pop(idle))
         return idle is not None
+
+    def _retire_idle_process(self) -> None:
+        processes = (place for place, one in self._variants.items() if one.spec.transport == "stdio")
+        idle = next((place for place in processes if not self._variants[place].in_flight), None)
+        if idle is not None:
+            self.retire(self._variants.pop(idle))
 
     async def _retired(self, upstream: Upstream) -> None:
         try:

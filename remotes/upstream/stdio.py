@@ -1,7 +1,8 @@
 """Remotes that are processes: one JSON message per line on their stdin and stdout, words for people on stderr.
 
-The child runs without a shell, in a process group of its own, with a minimal environment plus what the configuration gives it.
-Lines on stdout that are no JSON-RPC are logged, so many a second, never fatal: a stray print must not take a remote away.
+The child runs without a shell, in a session of its own, with a minimal environment plus what the configuration gives it, and is
+tethered: it ends with us. What it says that is no message is counted and logged at a bounded rate, never fatal: a stray print
+must not take a remote away. What it says too fast is read no faster than others can bear.
 """
 
 import asyncio
@@ -9,38 +10,54 @@ import contextlib
 import logging
 import os
 import signal
-import sys
-from pathlib import Path
 
-from mcpserver.protocol import jsonrpc, results
+import psutil
+
+from mcpserver.lib import tether
+from mcpserver.lib.processes import descendants, how_it_ended, send
+from mcpserver.protocol import jsonrpc
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.connection import Listener
 from remotes.upstream.duplex import Duplex
+from remotes.upstream.lines import Lines, Oversized
 from remotes.upstream.outcome import Failed, Failure, Fault
+from remotes.upstream.overheard import Overheard
+from remotes.upstream.record import Record
 
 log = logging.getLogger("mcp.upstream")
 
-# What a program needs to find itself and its files; everything else of ours (SECRET_KEY, DATABASE_URL, …) stays here.
+# What a program needs to find itself (PATH), its user's files (HOME, USER, LOGNAME, SHELL), room for temporary ones (TMPDIR), and
+# how to write text and times (LANG, LC_ALL, TERM, TZ). Everything else of ours (SECRET_KEY, DATABASE_URL, …) stays here.
 INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
-_GUARD = str(Path(__file__).with_name("guard.py"))
 _READ_BYTES = 256 * 1024
 _EXIT_GRACE_S = 2.0
 _LAST_WORDS_S = 0.2
-_LINES_PER_S = 20
+# After so many lines the loop is everybody's again. What answers nobody is read at this rate at most; a long line counts as many.
+_LINES_AT_A_TIME = 64
+_BABBLE_PER_S = 10_000
+_BABBLE_BYTES = 4096
+_STDERR_BYTES_PER_S = 32 * 1024 * 1024
+# A line that is over the cap is passed over; one that never ends is no accident.
+_ENDLESS = 16
 
 
-async def open_stdio(spec: RemoteSpec, listener: Listener, *, line_max_bytes: int) -> Duplex:
+async def open_stdio(spec: RemoteSpec, listener: Listener, *, line_max_bytes: int, record: Record) -> Duplex:
     """Start the process; the handshake is the caller's. Raises Failed when it cannot be started."""
+    record.places.take(spec.name)
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", _GUARD, str(os.getpid()), spec.command, *spec.args,
+            *tether.command([spec.command, *spec.args], alone=True),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             cwd=spec.cwd or None, env=environment(spec), start_new_session=True,
         )  # fmt: skip
-    except (OSError, ValueError) as error:
+    except BaseException as error:
+        record.places.give_back()
+        if not isinstance(error, OSError | ValueError):
+            raise
         why = f"cannot start {spec.name}"
         raise Failed(Failure(Fault.NOT_SENT, "spawn", why, detail=f"{spec.command!r}: {error}")) from None
-    wire = StdioWire(spec.name, process)
+    record.born(process.pid)
+    wire = StdioWire(spec, process, record)
     channel = Duplex(spec.name, wire, listener)
     wire.start(channel, line_max_bytes)
     return channel
@@ -52,13 +69,18 @@ def environment(spec: RemoteSpec) -> dict[str, str]:
 
 
 class StdioWire:
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
-        self._name = name
+    def __init__(self, spec: RemoteSpec, process: asyncio.subprocess.Process, record: Record) -> None:
+        self._name = spec.name
         self._process = process
+        self._record = record
+        self._overheard = Overheard(spec.name, spec.env)
+        self._babble = _Pace(_BABBLE_PER_S)
+        self._turn = asyncio.Lock()
         self._pumps: list[asyncio.Task[None]] = []
         self._closing = False
-        self._last_words = ""
-        self._window, self._logged, self._dropped = 0.0, 0, 0
+        self._was_heard = False
+        self._is_buried = False
+        self._reaped = asyncio.create_task(self._reap())
 
     def start(self, channel: Duplex, line_max_bytes: int) -> None:
         self._pumps = [
@@ -68,108 +90,159 @@ class StdioWire:
 
     async def send(self, message: bytes) -> None:
         stdin = self._process.stdin
-        if stdin is None or stdin.is_closing():
-            raise Failed(Failure(Fault.NOT_SENT, "send", f"the process of {self._name} has ended"))
         try:
-            # Room first: a caller whose time runs out behind a child that does not read leaves nothing in the buffer.
-            await stdin.drain()
+            # One after the other, and room first: a caller whose time runs out behind a child that does not read leaves
+            # nothing in the buffer, and those who wait with it do not fill it all at once.
+            async with self._turn:
+                if stdin is None or stdin.is_closing():
+                    raise self._over()
+                await stdin.drain()
+                stdin.write(jsonrpc.one_line(message) + b"\n")
         except (ConnectionError, RuntimeError):
-            raise Failed(Failure(Fault.NOT_SENT, "send", f"the process of {self._name} has ended")) from None
-        stdin.write(jsonrpc.one_line(message) + b"\n")
+            raise self._over() from None
+
+    def _over(self) -> Failed:
+        return Failed(Failure(Fault.NOT_SENT, "send", f"the process of {self._name} has ended"))
 
     async def close(self) -> None:
-        """End of input first, as the specification asks; then TERM, then KILL, to the whole group."""
+        """End of input first, as the specification asks; then TERM, then KILL, to the whole group and whoever left it."""
         self._closing = True
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        family: list[psutil.Process] = []
         try:
-            for number in (None, signal.SIGTERM):
-                if number is not None:
-                    self._signal_group(number)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
-                    break
-        finally:  # What a wrapper left behind in the group; everything, where the time for manners was cancelled.
-            self._signal_group(signal.SIGKILL)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
+            if not self._reaped.done():
+                family = await asyncio.to_thread(descendants, self._process.pid)
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            if not await self._gone_within(_EXIT_GRACE_S):
+                self._signal_group(signal.SIGTERM)
+                await self._gone_within(_EXIT_GRACE_S)
+        finally:  # What a wrapper left behind; everything, where the time for manners was cancelled.
+            self._bury(family)
+            await self._gone_within(_EXIT_GRACE_S)
         current = asyncio.current_task()
-        for pump in self._pumps:
-            if pump is not current:
-                pump.cancel()
-        await asyncio.gather(*(pump for pump in self._pumps if pump is not current), return_exceptions=True)
+        pumps = [pump for pump in self._pumps if pump is not current]
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+    async def _gone_within(self, seconds: float) -> bool:
+        await asyncio.wait({self._reaped}, timeout=seconds)
+        return self._reaped.done()
+
+    async def _reap(self) -> None:
+        """The place is given back when the process is really gone, however long that takes."""
+        try:
+            code = await self._process.wait()
+        finally:
+            self._record.places.give_back()
+        if self._record.pid == self._process.pid:
+            self._record.pid = None
+            self._record.last_exit = how_it_ended(code)
 
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
+    def _bury(self, family: list[psutil.Process]) -> None:
+        """Once only: later the number may be another group's."""
+        if not self._is_buried:
+            self._is_buried = True
+            self._signal_group(signal.SIGKILL)
+            send(family, signal.SIGKILL)
+
     async def _read(self, channel: Duplex, line_max_bytes: int) -> None:
+        failure: Failure | None = None
         try:
-            await self._messages(channel, line_max_bytes)
+            failure = await self._messages(channel, line_max_bytes)
         except Exception:  # a fault of ours must not leave callers waiting for a reader that is gone
             log.exception("reading the stdout of %s failed", self._name)
-        await self._ended(channel)
+        if failure is None:
+            await self._ended(channel)
+        else:
+            channel.broke(failure)
+            await self.close()
 
-    async def _messages(self, channel: Duplex, line_max_bytes: int) -> None:
+    async def _messages(self, channel: Duplex, line_max_bytes: int) -> Failure | None:
+        """Until the end of its stdout; a Failure when the process has to go for what it writes."""
         assert self._process.stdout is not None
-        buffer = bytearray()
-        scanned = 0
+        loop = asyncio.get_running_loop()
+        lines = Lines(line_max_bytes)
         while chunk := await self._process.stdout.read(_READ_BYTES):
-            buffer += chunk
-            while (end := buffer.find(b"\n", scanned)) >= 0:
-                line = bytes(buffer[:end])
-                del buffer[: end + 1]
-                scanned = 0
-                self._take(channel, line.strip())
-            scanned = len(buffer)
-            if scanned > line_max_bytes:
-                failure = Failure(
-                    Fault.TOO_LARGE, "answer", f"{self._name} sent a line of more than {line_max_bytes} bytes"
-                )
-                channel.broke(failure)
-                await self.close()
-                return
+            for count, line in enumerate(lines.feed(chunk), start=1):
+                self._take(channel, line, line_max_bytes)
+                if count % _LINES_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+            if lines.passed_over > _ENDLESS * line_max_bytes:
+                return _too_large(self._name, line_max_bytes)
+            if (pause_s := self._babble.pause_s(loop.time())) > 0:
+                await asyncio.sleep(pause_s)
+        return None
 
-    def _take(self, channel: Duplex, line: bytes) -> None:
-        if not line:
+    def _take(self, channel: Duplex, line: bytes | Oversized, line_max_bytes: int) -> None:
+        now = asyncio.get_running_loop().time()
+        if isinstance(line, Oversized):
+            self._record.too_large += 1
+            if not channel.failed(line.number, _too_large(self._name, line_max_bytes)):
+                self._noise(line.head, f"longer than {line_max_bytes} bytes", now)
+            return
+        text = line.strip()
+        if not text:
             return
         try:
-            channel.received(line)
+            if channel.received(text):
+                self._was_heard = True
+                return
         except jsonrpc.Malformed as error:
-            self._log(logging.WARNING, f"wrote to stdout what is no message ({error.message}): {line[:200]!r}")
+            self._noise(text, error.message, now)
+        self._record.strays = channel.strays
+        self._babble.spend(1 + len(text) // _BABBLE_BYTES, now)
+
+    def _noise(self, line: bytes, why: str, now: float) -> None:
+        self._record.noise += 1
+        self._overheard.noise(line, why, now)
 
     async def _ended(self, channel: Duplex) -> None:
-        code: int | None = None
-        with contextlib.suppress(TimeoutError):
-            code = await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
-        self._signal_group(signal.SIGKILL)
+        loop = asyncio.get_running_loop()
+        is_gone = await self._gone_within(_EXIT_GRACE_S)
+        self._bury([])
         await asyncio.wait(self._pumps[1:], timeout=_LAST_WORDS_S)
-        said = self._last_words
-        cause = "closed its stdout" if code is None else f"ended with exit code {code}"
-        if code == 127 and not self._closing:
+        self._overheard.end(loop.time())
+        self._record.last_words = said = self._overheard.last_words
+        code = self._process.returncode if is_gone else None
+        if code == tether.CANNOT_RUN and not self._was_heard and not self._closing:
             channel.broke(Failure(Fault.NOT_SENT, "spawn", f"cannot start {self._name}", detail=said))
         else:
+            cause = "closed its stdout" if code is None else f"ended with {how_it_ended(code)}"
             channel.broke(Failure(Fault.BROKEN, "answer", f"the process of {self._name} {cause}", detail=said))
 
     async def _drain_stderr(self) -> None:
         """Read on whatever happens, or the child blocks."""
         assert self._process.stderr is not None
+        loop = asyncio.get_running_loop()
+        pace = _Pace(_STDERR_BYTES_PER_S)
         while chunk := await self._process.stderr.read(_READ_BYTES):
-            for line in chunk.splitlines():
-                text = results.untrusted(line[:500].strip())
-                if text:
-                    self._last_words = text
-                    self._log(logging.INFO, text)
+            self._overheard.chunk(chunk, loop.time())
+            pace.spend(len(chunk), loop.time())
+            if (pause_s := pace.pause_s(loop.time())) > 0:
+                await asyncio.sleep(pause_s)
 
-    def _log(self, level: int, text: str) -> None:
-        """A line about what the child wrote; beyond so many a second they are counted instead."""
-        now = asyncio.get_running_loop().time()
+
+class _Pace:
+    """So much a second, in windows of one second: what is over it waits for the next."""
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
+        self._window = float("-inf")
+        self._spent = 0
+
+    def spend(self, cost: int, now: float) -> None:
         if now - self._window >= 1:
-            if self._dropped:
-                log.warning("%s: %d more lines were dropped", self._name, self._dropped, extra={"remote": self._name})
-            self._window, self._logged, self._dropped = now, 0, 0
-        if self._logged < _LINES_PER_S:
-            self._logged += 1
-            log.log(level, "%s: %s", self._name, text, extra={"remote": self._name})
-        else:
-            self._dropped += 1
+            self._window, self._spent = now, 0
+        self._spent += cost
+
+    def pause_s(self, now: float) -> float:
+        return self._window + 1 - now if self._spent > self._per_s else 0.0
+
+
+def _too_large(name: str, line_max_bytes: int) -> Failure:
+    return Failure(Fault.TOO_LARGE, "answer", f"{name} sent a line of more than {line_max_bytes} bytes")

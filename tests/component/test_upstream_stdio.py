@@ -18,10 +18,12 @@ import pytest
 import uvloop
 from msgspec import Raw
 
+from mcpserver.lib import tether
 from remotes.upstream import stdio
 from remotes.upstream.client import Upstream
 from remotes.upstream.duplex import Duplex
 from remotes.upstream.outcome import Answer, Fault, Refusal
+from remotes.upstream.record import Places
 from tests.component.upstreams import MODERN, call, process, upstream
 
 # What every script begins with: `serve` answers the handshake and hands each call to `on_call`; `note` writes to a journal.
@@ -118,6 +120,12 @@ def remote(tmp_path):
 def hasty(monkeypatch):
     """Manners take less time here; the steps are the same."""
     monkeypatch.setattr("remotes.upstream.stdio._EXIT_GRACE_S", 0.3)
+
+
+@pytest.fixture
+def forgiving(monkeypatch):
+    """Every process counts as one that has proven itself."""
+    monkeypatch.setattr("remotes.upstream.record.FORGIVEN_AFTER_S", 0.0)
 
 
 @pytest.mark.parametrize("era", ["auto", "2025-11-25", MODERN])
@@ -231,9 +239,140 @@ async def test_an_answer_to_nobody_leaves_the_caller_to_its_deadline(remote, lin
         assert (await call(one, seconds=0.4)).fault is Fault.TIMEOUT
 
 
+@on_uvloop
+async def test_what_is_no_message_is_counted_and_a_partial_line_is_none(remote):
+    code = """
+def on_call(message):
+    sys.stdout.buffer.write(b"\\xff\\xfe\\n{oops\\n{}\\n" + bytes(range(11, 256)) + b"\\n")
+    for id in (99, '"1"', -1, 1.5, "null", 10**30): print('{"jsonrpc":"2.0","id":%s,"result":{}}' % id)
+    result(message, {"content": []})
+    sys.stdout.write("half a li"); sys.stdout.flush()
+serve(on_call)
+"""
+    async with upstream(remote.spec(code)) as one:
+        assert isinstance(await call(one), Answer)
+        assert (one.record.noise + one.record.strays, one.record.starts) == (10, 1)
+
+
+@pytest.mark.edge(14)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '\'{"jsonrpc":"2.0","id":%d,"result":"%s"}\'',
+        '\'{"result":"%2$s","jsonrpc":"2.0","id":%1$d}\'',
+    ],
+    ids=["id first", "id last"],
+)
+@on_uvloop
+async def test_an_answer_over_the_cap_fails_its_own_call_and_no_other(remote, answer):
+    answer = (
+        answer.replace("%d", "%(id)d").replace("%s", "%(text)s").replace("%1$d", "%(id)d").replace("%2$s", "%(text)s")
+    )
+    code = f"""
+late = []
+def on_call(message):
+    if message["params"]["arguments"] == {{}}: late.append(message); return
+    print({answer} % {{"id": message["id"], "text": "x" * 600000}}, flush=True)
+    result(late[0], {{"content": []}})
+serve(on_call)
+"""
+    async with upstream(remote.spec(code)) as one:
+        other = asyncio.create_task(call(one))
+        await remote.until("tools/call")
+        outcome = await call(one, params={"name": Raw(b'"echo"'), "arguments": Raw(b"[]")})
+        assert outcome.fault is Fault.TOO_LARGE
+        assert isinstance(await other, Answer)
+        assert (one.record.too_large, len(remote.pids())) == (1, 1)
+
+
+@pytest.mark.parametrize("babble", ["{}", '{"jsonrpc":"2.0","method":"notifications/x"}', "x" * 70_000])
+@on_uvloop
+async def test_one_that_babbles_without_end_slows_no_neighbour(remote, tmp_path, hasty, babble):
+    loud = Remote(tmp_path / "loud")
+    loud.journal.parent.mkdir()
+    code = f"""
+def on_call(message):
+    while True: sys.stdout.write({babble!r} + chr(10))
+serve(on_call)
+"""
+    async with upstream(loud.spec(code)) as noisy:
+        assert isinstance(await call(noisy, method="completion/complete"), Refusal)
+        async with upstream(remote.spec("serve(lambda message: result(message, {}))")) as quiet:
+            flooding = asyncio.create_task(call(noisy, seconds=0.6))
+            await loud.until("tools/call")
+            while not flooding.done():
+                assert isinstance(await call(quiet, seconds=1), Answer)
+            assert (await flooding).fault is Fault.TIMEOUT
+
+
+@pytest.mark.edge(1)
+@on_uvloop
+async def test_one_that_keeps_dying_is_started_again_after_a_growing_wait(remote, monkeypatch):
+    monkeypatch.setattr("remotes.upstream.record.BACKOFF_FIRST_S", 0.3)
+    async with upstream(remote.spec("sys.exit('no licence')")) as one:
+        assert [(await call(one)).fault for _ in range(2)] == [Fault.BROKEN, Fault.BROKEN]
+        refused = await call(one)
+        assert (refused.fault, refused.phase, len(remote.pids())) == (Fault.NOT_SENT, "spawn", 2)
+        assert refused.message == "remote keeps ending soon after it was started: it is started again in 1 s"
+        assert refused.detail == "exit code 1: no licence"
+        facts = one.record.facts(asyncio.get_running_loop().time())
+        assert (facts["last_exit"], facts["last_words"], facts["deaths_in_a_row"]) == ("exit code 1", "no licence", 2)
+        async with asyncio.timeout(3):
+            while (await call(one)).fault is Fault.NOT_SENT:
+                await asyncio.sleep(0.05)
+        assert len(remote.pids()) == 3
+
+
+@pytest.mark.edge(1)
+@on_uvloop
+async def test_an_exit_code_that_means_cannot_run_means_nothing_once_it_has_run(remote):
+    async with upstream(remote.spec("serve(lambda message: os._exit(127))")) as one:
+        assert (await call(one)).fault is Fault.BROKEN, "it may have been executed"
+
+
+@on_uvloop
+async def test_secrets_that_its_entry_gives_it_do_not_reach_the_log(remote, caplog):
+    code = "sys.stderr.write('using ' + os.environ['SHOP_KEY'] + ' as key\\n'); serve(lambda m: result(m, {}))"
+    with caplog.at_level(logging.INFO, "mcp.upstream"):
+        async with upstream(remote.spec(code, env={"SHOP_KEY": "s3cr3t-value"})) as one:
+            assert isinstance(await call(one), Answer)
+    assert "remote: using [redacted] as key" in caplog.text
+    assert "s3cr3t" not in caplog.text
+
+
+@on_uvloop
+async def test_no_more_processes_than_there_are_places(remote, hasty):
+    places = Places(1)
+    spec = remote.spec("serve(lambda message: result(message, {}))")
+    first, second = (Upstream(spec, max_bytes=1000, max_in_flight=1, places=places) for _ in range(2))
+    try:
+        assert isinstance(await call(first), Answer)
+        refused = await call(second)
+        assert (refused.fault, refused.phase, refused.retry_after_s) == (Fault.BUSY, "spawn", 1.0)
+        await first.close()
+        assert isinstance(await call(second), Answer)
+    finally:
+        await asyncio.gather(first.close(), second.close())
+    assert places.taken == 0
+
+
+@on_uvloop
+async def test_a_grandchild_that_left_the_group_ends_with_the_process(remote, hasty):
+    code = f"""
+child = subprocess.Popen([sys.executable, "-c", {IMMORTAL!r}], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         start_new_session=True)
+child.stdout.readline()
+note("child %d" % child.pid)
+serve(lambda message: result(message, {{"content": []}}))
+"""
+    async with upstream(remote.spec(code)) as one:
+        assert isinstance(await call(one), Answer)
+    await remote.until_dead(1)
+
+
 @pytest.mark.edge(14)
 @on_uvloop
-async def test_a_line_over_the_cap_ends_the_process(remote, hasty):
+async def test_a_line_without_an_end_ends_the_process(remote, hasty):
     code = """
 def on_call(message):
     while True: sys.stdout.write("x" * 65536)
@@ -401,7 +540,7 @@ async def test_a_process_that_asks_without_end_and_never_reads_is_not_answered_w
     code = """
 def on_call(message):
     ping = '{"jsonrpc":"2.0","id":"%s","method":"ping"}\\n' % ("p" * 1000)
-    for n in range(20000): sys.stdout.write(ping)
+    for n in range(8000): sys.stdout.write(ping)
     result(message, {"content": []})
     time.sleep(60)
 serve(on_call)
@@ -506,7 +645,7 @@ async def test_an_error_of_the_process_is_its_own_words(remote):
 
 
 @on_uvloop
-async def test_fifteen_restarts_leave_no_descriptor_behind(remote):
+async def test_fifteen_restarts_leave_no_descriptor_behind(remote, forgiving):
     code = "serve(lambda message: os._exit(0))"
     async with upstream(remote.spec(code)) as one:
         await call(one)
@@ -522,9 +661,9 @@ def test_a_remote_dies_with_the_gateway_that_started_it(tmp_path):
     code = f"""
 import os, subprocess, sys
 read, write = os.pipe()
-guard = [sys.executable, "-I", "-S", {str(guard())!r}, str(os.getpid())]
+tether = [sys.executable, "-I", "-S", {tether.__file__!r}, "--alone", str(os.getpid())]
 sleeper = "import time; print(1, flush=True); time.sleep(60)"
-child = subprocess.Popen([*guard, sys.executable, "-c", sleeper], stdout=subprocess.PIPE)
+child = subprocess.Popen([*tether, sys.executable, "-c", sleeper], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)
 os.kill(os.getpid(), {int(signal.SIGKILL)})
@@ -535,7 +674,3 @@ os.kill(os.getpid(), {int(signal.SIGKILL)})
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not alive(child)
-
-
-def guard() -> Path:
-    return Path(stdio._GUARD)

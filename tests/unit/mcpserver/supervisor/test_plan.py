@@ -1,5 +1,3 @@
-import pytest
-
 from mcpserver.supervisor import plan
 from mcpserver.supervisor.plan import Record
 
@@ -24,14 +22,6 @@ def test_a_child_that_was_ready_for_a_minute_is_forgiven_its_past():
 
 def test_a_restart_is_counted_and_nothing_is_due_any_more():
     assert plan.after_restart(Record(restarts=2, next_start=5.0)) == Record(restarts=3)
-
-
-@pytest.mark.parametrize(
-    ("status", "words"),
-    [(0, "exit code 0"), (3, "exit code 3"), (-9, "signal KILL"), (-64, "signal RTMAX"), (-99, "signal 99")],
-)
-def test_an_exit_reads_as_an_operator_would_say_it(status, words):
-    assert plan.how_it_ended(status) == words
 
 
 def test_a_child_that_left_words_is_quoted_and_one_that_left_none_is_described():

@@ -58,9 +58,9 @@ def carried(capabilities: Raw | bytes) -> bytes:
     """The part of a client's capabilities that is about being asked, in one spelling: sessions are shared by it."""
     try:
         fields = jsonrpc.fields(bytes(capabilities))
+        kept = {name: jsonrpc.value(fields[name], name) for name in _CARRIED if name in fields}
     except jsonrpc.Malformed:
         return b"{}"
-    kept = {name: msgspec.json.decode(fields[name]) for name in _CARRIED if name in fields}
     return msgspec.json.encode(kept, order="sorted")
 
 
@@ -132,7 +132,7 @@ def read_required(raw: bytes) -> InputRequired | None:
     """None when it is not what the specification says (it needs questions or a state)."""
     try:
         result = msgspec.json.decode(raw, type=_Result)
-    except msgspec.DecodeError:
+    except jsonrpc.UNREADABLE:
         return None
     if not result.input_requests and result.request_state is None:
         return None
@@ -159,7 +159,7 @@ def required_by_error(error: jsonrpc.ErrorBody) -> dict[str, Question] | None:
         return None
     try:
         listed = msgspec.json.decode(jsonrpc.fields(bytes(error.data), "data")["elicitations"], type=list[Raw])
-    except (jsonrpc.Malformed, KeyError, msgspec.DecodeError):
+    except (jsonrpc.Malformed, KeyError, *jsonrpc.UNREADABLE):
         return None
     return {
         f"url-{number}": for_modern(Question("elicitation/create", bytes(one))) for number, one in enumerate(listed, 1)

@@ -91,7 +91,7 @@ def exchange_for(visit: Visit, entry: Entry, upstream: Upstream, now: float) -> 
 
 def mismatched_header(call: Call, entry: Entry, received: inbound.Headers) -> str | None:
     """What is wrong with a modern tools/call's `Mcp-Param-*` headers, or None (streamable-http, "Server Behavior")."""
-    arguments = msgspec.json.decode(call.params.get("arguments") or b"{}")
+    arguments = jsonrpc.value(call.params.get("arguments") or b"{}", "arguments")
     for name in entry.paths:
         header = received.get(f"mcp-param-{name}".encode())
         value = headers.argument(entry.paths, name, arguments)
@@ -168,7 +168,7 @@ def _own_uri(call: Call, entry: Entry) -> jsonrpc.Fields:
 def _param_headers(call: Call, entry: Entry) -> dict[str, str]:
     if not entry.paths or call.method != "tools/call":
         return {}
-    return headers.mirrored(entry.paths, msgspec.json.decode(call.params.get("arguments") or b"{}"))
+    return headers.mirrored(entry.paths, jsonrpc.value(call.params.get("arguments") or b"{}", "arguments"))
 
 
 def _result(call: Call, entry: Entry, answer: Answer) -> Served:

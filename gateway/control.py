@@ -131,7 +131,7 @@ class _Told(msgspec.Struct):
 def _described(entry: Entry) -> dict[str, Any]:
     try:
         description = msgspec.json.decode(entry.raw, type=_Told).description
-    except msgspec.DecodeError:
+    except jsonrpc.UNREADABLE:
         description = ""
     return _row(entry.exposed, entry.remote, entry.own) | {"description": description}
 

@@ -50,7 +50,7 @@ class Elicitations:
             return
         try:
             self._remember(visit, visit.subscriber, msgspec.json.decode(params, type=_Elicitation))
-        except msgspec.DecodeError:
+        except jsonrpc.UNREADABLE:
             return  # whoever answers the question says what is wrong with it
 
     def required(self, visit: "Visit", error: jsonrpc.ErrorBody) -> None:
@@ -59,7 +59,7 @@ class Elicitations:
             return
         try:
             listed = msgspec.json.decode(error.data, type=_Required).elicitations
-        except msgspec.DecodeError:
+        except jsonrpc.UNREADABLE:
             return
         for elicitation in listed:
             self._remember(visit, visit.subscriber, elicitation)

@@ -121,7 +121,7 @@ def _messages(raw: Raw, exposed: Exposed) -> Raw | None:
 def _of_message(raw: Raw, exposed: Exposed) -> Raw | None:
     try:
         content = msgspec.json.decode(raw, type=_Message).content
-    except msgspec.DecodeError:
+    except jsonrpc.UNREADABLE:
         return None
     changed = _block(content, exposed)
     return None if changed is None else _replaced(raw, "content", changed)
@@ -143,7 +143,7 @@ def _block(raw: Raw, exposed: Exposed) -> Raw | None:
     """A content block under another URI, or None when it stays as it is."""
     try:
         block = msgspec.json.decode(raw, type=_Block)
-    except msgspec.DecodeError:
+    except jsonrpc.UNREADABLE:
         return None
     if block.type == "resource_link" and block.uri:
         return _with_uri(raw, exposed)

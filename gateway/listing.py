@@ -126,7 +126,7 @@ async def _page(upstream: Upstream, method: str, params: jsonrpc.Fields, deadlin
 def _list_of(name: str, method: str, result: jsonrpc.Fields) -> list[Raw]:
     try:
         return msgspec.json.decode(result[LISTS[method]], type=list[Raw])
-    except (KeyError, msgspec.DecodeError, RecursionError):
+    except (KeyError, *jsonrpc.UNREADABLE):
         why = f"the result of {method} from {name} has no list {LISTS[method]}"
         raise Failed(Failure(Fault.INVALID, "list", why)) from None
 
@@ -140,7 +140,7 @@ def _told(problems: list[str]) -> tuple[str, ...]:
 def _whole_number(raw: Raw | None) -> int:
     try:
         return max(0, msgspec.json.decode(raw, type=int)) if raw is not None else 0
-    except msgspec.DecodeError:
+    except jsonrpc.UNREADABLE:
         return 0
 
 
@@ -194,7 +194,7 @@ def _paths(tool: str, schema: Raw | None) -> Mapping[str, tuple[str, ...]]:
         raise ValueError(f"inputSchema of {tool} is not of type object")
     if schema is None or b'"x-mcp-header"' not in bytes(schema):
         return MappingProxyType({})
-    return annotated(msgspec.json.decode(schema))
+    return annotated(jsonrpc.value(schema, f"inputSchema of {tool}"))
 
 
 def _only_as_task(execution: Raw | None) -> bool:

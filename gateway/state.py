@@ -23,6 +23,7 @@ from mcpserver.protocol.versions import ROUTED
 
 _NONCE_BYTES = 12
 _STATE_MAX = 64 * 1024
+_DIGITS_MAX = 1000
 
 
 class State(msgspec.Struct, frozen=True, array_like=True):
@@ -74,4 +75,9 @@ def digest(call: Call) -> str:
 
 def _plain(call: Call, field: str) -> Any:
     raw = call.params.get(field)
-    return None if raw is None else json.loads(bytes(raw))
+    return None if raw is None else json.loads(bytes(raw), parse_int=_number)
+
+
+def _number(digits: str) -> int | str:
+    """A number of thousands of digits is as good as its spelling; Python refuses to read it."""
+    return int(digits) if len(digits) < _DIGITS_MAX else f"number {digits}"

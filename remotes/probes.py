@@ -304,7 +304,7 @@ def _page(outcome: Answer | Refusal | Failure, name: str) -> _Page:
         case Answer():
             try:
                 return msgspec.json.decode(outcome.result, type=_Page)
-            except msgspec.DecodeError as error:
+            except jsonrpc.UNREADABLE as error:
                 why = f"{name} answered tools/list with what is no list of tools ({error})"
                 raise Failed(Failure(Fault.INVALID, "list", why)) from None
         case Refusal():
@@ -317,7 +317,7 @@ def _page(outcome: Answer | Refusal | Failure, name: str) -> _Page:
 def _is_offered(raw: Raw, spec: RemoteSpec) -> bool:
     try:
         tool = msgspec.json.decode(raw, type=_Tool).name
-    except msgspec.DecodeError:
+    except jsonrpc.UNREADABLE:
         return False
     return tool not in spec.tools_disabled and (spec.tools_enabled is None or tool in spec.tools_enabled)
 

@@ -120,7 +120,7 @@ def _filtered(call: Call, notify: Notify) -> Notify:
 def _level_of(params: bytes | None) -> str:
     try:
         return _level.decode(params or b"{}").level
-    except msgspec.DecodeError:
+    except jsonrpc.UNREADABLE:
         return ""
 
 

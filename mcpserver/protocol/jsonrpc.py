@@ -2,8 +2,11 @@
 
 The envelope is decoded, `params`, `result` and `error` are not: wide integers, unknown fields and key order survive a
 relay, and a 10 MB answer costs milliseconds. One strict reader serves both roles. What it refuses: bytes that are not
-UTF-8, nesting that would exhaust the stack, an envelope with a key twice, ids that are neither string nor integer. What it
-mends: a lone surrogate escape (sent by clients that cut an emoji in two) becomes U+FFFD instead of losing the message.
+UTF-8, nesting that would exhaust the stack, an envelope with a key twice, ids that are neither string nor integer, numbers
+that no other reader could hold. What it mends: a lone surrogate escape (sent by clients that cut an emoji in two) becomes
+U+FFFD instead of losing the message.
+
+Whatever the bytes, reading takes time and memory in proportion to their length, and raises nothing but `Malformed`.
 """
 
 import json
@@ -13,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from mcpserver.protocol import codes
+from mcpserver.protocol import codes, jsontext
 
 NULL = b"null"
 Fields = dict[str, Raw]
@@ -41,14 +44,21 @@ class Notification(msgspec.Struct, frozen=True, gc=False):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """Exactly one of `result` and `error` is set; `id` is None for an error about a message that had none."""
+    """Exactly one of `result` and `error` is set; `id` is None for an error about a message that had none.
+
+    `mended`: half a character (a lone surrogate) was replaced by U+FFFD somewhere in it.
+    """
 
     id: bytes | None
     result: bytes | None = None
     error: bytes | None = None
+    mended: bool = False
 
 
 Message = Request | Notification | Response
+
+UNREADABLE = (msgspec.DecodeError, RecursionError)
+"""What a typed decoder of msgspec raises: bytes that `decode` took may still be nested, or a number out of range, for it."""
 
 
 class ErrorBody(msgspec.Struct):
@@ -73,25 +83,21 @@ _fields = msgspec.json.Decoder(dict[str, Raw])
 _items = msgspec.json.Decoder(list[Raw])
 _error = msgspec.json.Decoder(ErrorBody)
 _encode = msgspec.json.Encoder().encode
-_ID = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+', re.DOTALL)
-# Every escape of a JSON text from left to right: a pair of surrogates is one, so that what is left over is a lone one.
-_ESCAPE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
-    re.DOTALL,
-)
-_REPLACEMENT = b"\\ufffd"
+_ID = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?\d+', re.DOTALL)
 _ENVELOPE_KEYS = ("jsonrpc", "id", "method", "params", "result", "error")
+# Beside the payload; nobody's envelope comes near it.
+_ENVELOPE_MAX_BYTES = 64 * 1024
 
 
 def decode(body: bytes) -> Message:
     """Read one message; raises Malformed (parse error or invalid request)."""
-    envelope, body = _read(body)
+    envelope, body, mended = _read(body)
     id = _id(envelope)
     if envelope.jsonrpc != "2.0":
         raise Malformed(codes.INVALID_REQUEST, 'jsonrpc must be "2.0"', id)
     params, result, error = _bytes(envelope.params), _bytes(envelope.result), _bytes(envelope.error)
     if not _is_accounted_for(envelope, body, id, params or result or error):
-        _refuse_doubled_keys(body, id)
+        _refuse_doubled_keys(body, params or result or error, id)
     if envelope.method is not UNSET:
         if result is not None or error is not None:
             raise Malformed(codes.INVALID_REQUEST, "a request has no result and no error", id)
@@ -100,14 +106,14 @@ def decode(body: bytes) -> Message:
         raise Malformed(codes.INVALID_REQUEST, "a message has a method, or either a result or an error", id)
     if result is not None and id is None:
         raise Malformed(codes.INVALID_REQUEST, "a result needs the id of its request")
-    return Response(id, result, error)
+    return Response(id, result, error, mended)
 
 
 def decode_batch(body: bytes, longest: int) -> list[Message]:
     """Read the messages of a batch: requests and notifications, or responses. Raises Malformed: one bad one spoils it all."""
     try:
-        raws = _items.decode(_ESCAPE.sub(_without_lone_surrogate, body))
-    except (msgspec.DecodeError, RecursionError) as error:
+        raws = _batch_items(body)
+    except UNREADABLE as error:
         raise Malformed(codes.PARSE_ERROR, f"not JSON: {error}") from None
     if not 0 < len(raws) <= longest:
         raise Malformed(codes.INVALID_REQUEST, f"a batch has 1 to {longest} messages, this one has {len(raws)}")
@@ -131,7 +137,7 @@ def fields(raw: bytes | Raw | None, what: str = "params") -> Fields:
         return {}
     try:
         return _fields.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise Malformed(codes.INVALID_PARAMS, f"{what} must be an object") from None
 
 
@@ -139,7 +145,7 @@ def items(raw: bytes | Raw | None) -> list[Raw]:
     """The elements of a JSON array, undecoded; anything else has none."""
     try:
         return [] if raw is None else _items.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return []
 
 
@@ -149,15 +155,26 @@ def text(raw: Raw | bytes | None) -> str | None:
         return None
     try:
         return msgspec.json.decode(raw, type=str)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
+
+
+def value(raw: Raw | bytes | None, what: str = "params") -> Any:
+    """The plain values behind a payload, for where something must look inside; raises Malformed (invalid params).
+
+    What a reader of bytes passes on may still be too much for one of values: a number out of range, nesting.
+    """
+    try:
+        return None if raw is None else msgspec.json.decode(raw)
+    except UNREADABLE as error:
+        raise Malformed(codes.INVALID_PARAMS, f"{what} cannot be read: {error}") from None
 
 
 def error_body(raw: bytes) -> ErrorBody:
     """Look inside an `error` member; one of the wrong shape reads as an internal error that quotes it."""
     try:
         return _error.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return ErrorBody(message=raw[:200].decode("utf-8", "replace"))
 
 
@@ -191,44 +208,47 @@ def raw_error(id: bytes | None, raw: bytes) -> bytes:
     return b'{"jsonrpc":"2.0","id":' + (NULL if id is None else id) + b',"error":' + raw + b"}"
 
 
-def one_line(message: bytes) -> bytes:
-    """The same JSON without raw line ends, which would split it in two on a line-framed channel (stdio, SSE data)."""
-    if b"\n" in message or b"\r" in message:
-        return message.replace(b"\r", b" ").replace(b"\n", b" ")
-    return message
-
-
-def _read(body: bytes) -> tuple[_Envelope, bytes]:
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError as error:
-            raise Malformed(codes.PARSE_ERROR, f"not UTF-8 at byte {error.start}") from None
+def _read(body: bytes) -> tuple[_Envelope, bytes, bool]:
+    """The envelope, the body as it was read, and whether that is not the one that came."""
+    wrong = jsontext.not_utf8(body)
+    if wrong is not None:
+        raise Malformed(codes.PARSE_ERROR, wrong)
+    mended = False
     try:
-        return _envelope.decode(body), body
+        envelope = _envelope.decode(body)
     except msgspec.ValidationError as error:
         raise Malformed(codes.INVALID_REQUEST, f"not a JSON-RPC message: {error}") from None
     except msgspec.DecodeError as error:
-        return _mended(body, error)
+        envelope, body = _mended(body, error)
+        mended = True
     except RecursionError:
         raise Malformed(codes.PARSE_ERROR, "nested too deeply") from None
+    wrong = jsontext.huge_number(body)
+    if wrong is not None:
+        raise Malformed(codes.PARSE_ERROR, wrong)
+    return envelope, body, mended
 
 
 def _mended(body: bytes, cause: msgspec.DecodeError) -> tuple[_Envelope, bytes]:
-    """Read again what failed only for a lone surrogate; its escape becomes that of U+FFFD, nothing else is touched."""
-    mended = _ESCAPE.sub(_without_lone_surrogate, body)
-    if mended != body:
-        try:
-            return _envelope.decode(mended), mended
-        except msgspec.ValidationError as error:
-            raise Malformed(codes.INVALID_REQUEST, f"not a JSON-RPC message: {error}") from None
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise Malformed(codes.PARSE_ERROR, f"not JSON: {error}") from None
-    raise Malformed(codes.PARSE_ERROR, f"not JSON: {cause}") from None
+    """Read again what failed only for lone surrogates."""
+    mended = jsontext.without_lone_surrogates(body)
+    if mended is body:
+        raise Malformed(codes.PARSE_ERROR, f"not JSON: {cause}") from None
+    try:
+        return _envelope.decode(mended), mended
+    except msgspec.ValidationError as error:
+        raise Malformed(codes.INVALID_REQUEST, f"not a JSON-RPC message: {error}") from None
+    except UNREADABLE as error:
+        raise Malformed(codes.PARSE_ERROR, f"not JSON: {error}") from None
 
 
-def _without_lone_surrogate(escape: re.Match[bytes]) -> bytes:
-    return _REPLACEMENT if escape["lone"] else escape[0]
+def _batch_items(body: bytes) -> list[Raw]:
+    try:
+        return _items.decode(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return _items.decode(jsontext.without_lone_surrogates(body))
 
 
 def _id(envelope: _Envelope) -> bytes | None:
@@ -268,16 +288,24 @@ def _is_accounted_for(envelope: _Envelope, body: bytes, id: bytes | None, payloa
     return around.count(b'"') == quotes and b"\\" not in around
 
 
-def _around(body: bytes, payload: bytes) -> bytes:
-    """The body without its payload, which stands last in what nearly everybody sends."""
+def _around(body: bytes, payload: bytes, instead: bytes = b"") -> bytes:
+    """The body with something else for its payload, which stands last in what nearly everybody sends."""
     at = len(body) - len(payload) - 1
     if not body.startswith(payload, at):
         at = body.find(payload)
-    return body[:at] + body[at + len(payload) :]
+    return body[:at] + instead + body[at + len(payload) :]
 
 
-def _refuse_doubled_keys(body: bytes, id: bytes | None) -> None:
-    """Two readers of `{"method": a, "method": b}` may disagree on what it says, so nobody gets to read it."""
+def _refuse_doubled_keys(body: bytes, payload: bytes | None, id: bytes | None) -> None:
+    """Two readers of `{"method": a, "method": b}` may disagree on what it says, so nobody gets to read it.
+
+    Of a large message only what stands around the payload is looked at.
+    """
+    around = body
+    if len(body) > _ENVELOPE_MAX_BYTES and payload is not None:
+        around = _around(body, payload, b"0")
+    if len(around) > _ENVELOPE_MAX_BYTES:
+        raise Malformed(codes.INVALID_REQUEST, "too much beside the payload", id)
     last: list[tuple[str, Any]] = []
 
     def keep(pairs: list[tuple[str, Any]]) -> None:
@@ -286,8 +314,8 @@ def _refuse_doubled_keys(body: bytes, id: bytes | None) -> None:
 
     try:
         # Numbers are not looked at, and one of 5,000 digits is no error here.
-        json.loads(body, object_pairs_hook=keep, parse_int=len, parse_float=len)
-    except RecursionError:
+        json.loads(around, object_pairs_hook=keep, parse_int=len, parse_float=len)
+    except (ValueError, RecursionError):
         raise Malformed(codes.PARSE_ERROR, "nested too deeply", id) from None
     names = [name for name, _ in last]
     doubled = {name for name in names if name in _ENVELOPE_KEYS and names.count(name) > 1}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mcpserver.protocol.jsonrpc import one_line
+from mcpserver.protocol.jsontext import one_line
 
 HEARTBEAT = b": heartbeat\n\n"
 

@@ -128,7 +128,7 @@ def as_outcome(name: str, response: jsonrpc.Response, *, modern: bool, status: i
         return Answer(response.result or b"{}", modern)
     try:
         msgspec.json.decode(response.error, type=_Error)
-    except (msgspec.DecodeError, RecursionError):
+    except jsonrpc.UNREADABLE:
         why = f"{name} sent no valid answer: its error has no code and message"
         return Failure(Fault.INVALID, "answer", why, response.error[:4096], status)
     return Refusal(response.error, status)
@@ -160,7 +160,7 @@ def discovered(transport: str, raw: bytes) -> Greeting | None:
         capabilities = jsonrpc.fields(fields.get("capabilities"), "capabilities")
         versions = msgspec.json.decode(fields.get("supportedVersions") or b"[]", type=list[str])
         meta = jsonrpc.fields(fields.get("_meta"), "_meta")
-    except (jsonrpc.Malformed, msgspec.DecodeError):
+    except (jsonrpc.Malformed, *jsonrpc.UNREADABLE):
         return None
     if MODERN not in versions:
         return None

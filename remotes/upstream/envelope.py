@@ -114,5 +114,5 @@ def subscription_number(raw: bytes | None) -> int | None:
 def _number(raw: Raw | None) -> int | None:
     try:
         return None if raw is None else msgspec.json.decode(raw, type=int)
-    except msgspec.DecodeError:
+    except jsonrpc.UNREADABLE:
         return None

@@ -15,7 +15,7 @@ import psutil
 
 from mcpserver.lib import tether
 from mcpserver.lib.processes import descendants, how_it_ended, send
-from mcpserver.protocol import jsonrpc
+from mcpserver.protocol import jsonrpc, jsontext
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.connection import Listener
 from remotes.upstream.duplex import Duplex
@@ -97,7 +97,7 @@ class StdioWire:
                 if stdin is None or stdin.is_closing():
                     raise self._over()
                 await stdin.drain()
-                stdin.write(jsonrpc.one_line(message) + b"\n")
+                stdin.write(jsontext.one_line_for_any_reader(message) + b"\n")
         except (ConnectionError, RuntimeError):
             raise self._over() from None
 

@@ -274,7 +274,7 @@ def _granted(raw: bytes | None) -> frozenset[str]:
     try:
         fields = jsonrpc.fields(jsonrpc.fields(raw).get("notifications"), "notifications")
         return frozenset(msgspec.json.decode(fields.get("resourceSubscriptions") or b"[]", type=list[str]))
-    except (jsonrpc.Malformed, msgspec.DecodeError):
+    except (jsonrpc.Malformed, *jsonrpc.UNREADABLE):
         return frozenset()
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpserver.protocol import jsonrpc
+from mcpserver.protocol import jsonrpc, jsontext
 from mcpserver.protocol.jsonrpc import Malformed, Notification, Request, Response, decode
 
 
@@ -87,7 +87,10 @@ class TestPayloads:
             "1E+2",
             "1.10",
             "-0.0",
-            "1e999",
+            "1e308",
+            "1e-999",
+            '"1e999,"',
+            '["\\"1e999,",{"1e999":1e+0099}]',
             '"\\u00e9\\/"',
             '{"a":1,"a":2}',
             "[ 1 ,\t2 ]",
@@ -103,6 +106,10 @@ class TestPayloads:
             "NaN",
             "Infinity",
             "-Infinity",
+            "1e999",
+            "-1.5E+309",
+            '["1e999,",1e00400 ]',
+            '{"\\\\":7E999}',
             "01",
             ".5",
             "1.",
@@ -180,6 +187,19 @@ class TestDoubledKeys:
     def test_inside_a_payload_it_is_the_remotes_business(self, params: str) -> None:
         assert decode(body(params=params)) == Request(b"1", "m", params.encode())
 
+    def test_what_is_large_beside_the_payload_is_refused_unread(self) -> None:
+        large = "[" + "[]," * 100_000 + "1]"
+        assert refusal(body(method="", result="{}", extra=large)) == (-32600, b"1")
+        assert decode(body(method="", result=large, extra='"\\u0041"')) == Response(b"1", result=large.encode())
+
+    @pytest.mark.parametrize("result", ["1", "0", "[]", '"id"'])
+    def test_a_payload_that_looks_like_its_envelope_is_no_doubled_key(self, result: str) -> None:
+        raw = b'{"x":"\\u0041' + b"x" * 70_000 + b'","result":' + result.encode() + b',"id":1,"jsonrpc":"2.0"}'
+        try:
+            assert decode(raw) == Response(b"1", result=result.encode())
+        except Malformed as error:
+            assert error.code == -32600  # noqa: PT017 - so much beside a payload is refused
+
     def test_long_numbers_do_not_trip_the_check(self) -> None:
         raw = body(vendor='"\\u0041"', params=x("9" * 6000))
         assert isinstance(decode(raw), Request)
@@ -209,6 +229,13 @@ class TestLoneSurrogates:
         message = decode(body(params='{"x":"' + text + '","also":"\\ud83d"}'))
         assert isinstance(message, Request)
         assert json.loads(message.params or b"")["x"] == mended
+
+    def test_an_answer_says_that_it_was_mended(self) -> None:
+        assert decode(body(method="", result='"\\ud83d"')) == Response(b"1", result=b'"\\ufffd"', mended=True)
+        assert decode(body(method="", result='"\\ud83d\\ude00"')) == Response(b"1", result=b'"\\ud83d\\ude00"')
+
+    def test_thousands_of_them_are_no_text(self) -> None:
+        assert refusal(body(params=x('"' + "\\ud83d" * 20_000 + '"')))[0] == -32700
 
     def test_in_the_envelope_it_is_mended_too(self) -> None:
         assert decode(body(method='"a\\ud83d"')) == Request(b"1", "a\ufffd")
@@ -254,19 +281,14 @@ class TestBatch:
         assert message.params == x(r'"\ufffd"').encode()
 
 
-class TestOneLine:
-    @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n", b"\n\r\n"])
-    def test_raw_line_ends_between_tokens_cannot_split_a_message(self, end: bytes) -> None:
-        raw = b'{"a":' + end + b"1," + end + b'"b":{"jsonrpc":"2.0"}' + end + b"}"
-        line = jsonrpc.one_line(raw)
-        assert len(line.splitlines()) == 1
-        assert json.loads(line) == json.loads(raw)
-
-    def test_escaped_ones_stay(self) -> None:
-        assert jsonrpc.one_line(b'{"a":"\\n\\r"}') == b'{"a":"\\n\\r"}'
-
-
 class TestReadingInside:
+    def test_values_are_read_or_refused(self) -> None:
+        assert jsonrpc.value(b'{"a":[1]}') == {"a": [1]}
+        assert jsonrpc.value(None) is None
+        for raw in (b"99e308", b"[" * 5000 + b"]" * 5000, b"{"):
+            with pytest.raises(Malformed):
+                jsonrpc.value(raw, "it")
+
     def test_fields_of_nothing_and_of_what_is_no_object(self) -> None:
         assert jsonrpc.fields(None) == {}
         for raw in (b"[]", b"null", b"1", b"{", b"", b'{"a":' * 100_000):
@@ -307,7 +329,7 @@ def test_whatever_is_json_is_read_and_written_without_loss(
         return  # a lone surrogate, raw: no client can send it
     message = decode(encoded)
     assert isinstance(message, Request)
-    written = jsonrpc.one_line(jsonrpc.request(message.id, message.method, message.params))
+    written = jsontext.one_line(jsonrpc.request(message.id, message.method, message.params))
     expected = json.loads(json.dumps(params).encode().decode("utf-8", "replace"))
     read = json.loads(written)["params"]
     assert b"\n" not in written

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from gateway import serving
 from gateway.calls import Visit
 from gateway.joined import Joined
 from gateway.listing import Entry
@@ -42,6 +43,12 @@ class Control:
                 return await self._call(str(request["name"]), request.get("arguments") or {})
             case "ping":
                 return await self._ping(str(request["remote"]))
+            case "adopt":
+                serving.adopt(int(request["number"]))
+                return {"ok": True}
+            case "release":
+                serving.release(int(request["number"]))
+                return {"ok": True}
             case other:
                 raise GatewayError("unknown_op", f"this process does not know the operation {other!r}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mcpserver
-from gateway import asking
+from gateway import asking, guards, serving
 from gateway.catalog import Catalog, Kept
 from gateway.elicitations import Elicitations
 from gateway.metrics import Recent
@@ -24,7 +24,7 @@ from gateway.pipeline import Pipeline
 from gateway.resumption import Trail, Trails
 from gateway.rounds import Rounds
 from gateway.sessions import Session, Sessions
-from gateway.slots import Slots
+from gateway.slots import Full, Slots
 from gateway.state import Sealer
 from gateway.subscriptions import Subscriptions
 from gateway.tasks import TaskIds
@@ -34,6 +34,7 @@ from mcpserver.lib.clock import Clock
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
 from mcpserver.lib.limits import Limits, configured
+from mcpserver.lib.usage import Usage
 from mcpserver.protocol import jsonrpc
 from remotes import selectors, services, status
 from remotes.config.snapshot import Snapshot
@@ -43,6 +44,7 @@ from remotes.upstream.pool import Pool
 log = logging.getLogger("mcp.gateway")
 
 _WATCH_S = 1.0
+_GUARD_S = 1.0
 _FLUSH_EVERY = 5
 
 
@@ -81,6 +83,7 @@ class Runtime:
         self.trails = Trails(clock.monotonic)
         self.streams: dict[Outbox | Trail, tuple[str, Callable[[str], bytes | None]]] = {}
         self.draining = False
+        self.shedding: tuple[str, ...] = ()
         self.snapshot = Snapshot(0, "", {})
         self._config = config
         self._environment = environment
@@ -98,7 +101,10 @@ class Runtime:
         snapshot = await in_database(bootstrap, self._config, self._environment, timeout_s=20)
         health = await in_database(selectors.health)
         self._swap(snapshot, {name: str(row.get("era") or "") for name, row in health.items()})
-        self._tasks = [asyncio.create_task(self._watch(), name="watch")]
+        self._tasks = [
+            asyncio.create_task(self._watch(), name="watch"),
+            asyncio.create_task(self._stay_within_limits(), name="guards"),
+        ]
 
     @property
     def started(self) -> bool:
@@ -145,6 +151,7 @@ class Runtime:
             "started_at": self._started.isoformat(timespec="seconds") if self._started else None,
             "uptime_s": round(self.clock.monotonic() - self._began, 1),
             "draining": self.draining,
+            "shedding": list(self.shedding),
             "connections": {
                 "active": self.slots.streams.active,
                 "max": self.slots.streams.max,
@@ -219,6 +226,20 @@ class Runtime:
             except Exception:
                 log.exception("following what changes failed")
 
+    async def _stay_within_limits(self) -> None:
+        usage = Usage()
+        while True:
+            await asyncio.sleep(_GUARD_S)
+            used = usage.read()
+            before, self.shedding = self.shedding, guards.shedding(self.shedding, used, self.limits)
+            serving.allow(guards.room(used, serving.connections(), self.limits))
+            if self.shedding == before:
+                continue
+            if "memory" in self.shedding and "memory" not in before:
+                guards.give_back_memory()
+            self.slots.streams.shut = _short_of(self.shedding) if self.shedding else None
+            log.warning("short of %s", ", ".join(self.shedding)) if self.shedding else log.info("short of nothing")
+
     def _contacted(self, kept: Kept) -> None:
         """A keeper was in touch with its remote, or failed to be; written down with the next flush."""
         name = kept.upstream.spec.name
@@ -278,6 +299,11 @@ class Runtime:
     @staticmethod
     def _loop_time() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _short_of(shedding: tuple[str, ...]) -> Full:
+    what = " and ".join(shedding)
+    return Full(503, guards.RETRY_AFTER_S, f"the gateway is short of {what} and takes no new streams for a while")
 
 
 def list_changed(kind: str) -> bytes:

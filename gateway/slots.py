@@ -25,6 +25,8 @@ class Counter:
         self.refused = 0
         self.max = 0
         self._max_per_key = 0
+        self.shut: Full | None = None
+        """Why nothing of this kind is begun at present, whoever asks."""
         self._what = what
         self._total_status = total_status
 
@@ -33,6 +35,9 @@ class Counter:
 
     def take(self, key_id: str) -> Full | None:
         """Take a slot, or say why there is none; a slot that was taken is given back exactly once."""
+        if self.shut is not None:
+            self.refused += 1
+            return self.shut
         held = self.per_key.get(key_id, 0)
         if held >= self._max_per_key:
             self.refused += 1

@@ -23,6 +23,7 @@ from mcpserver.lib import log
 from mcpserver.lib.clock import Clock, SystemClock
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
+from mcpserver.lib.usage import Process, Usage
 from monitoring import health, resources, selectors
 from remotes import selectors as remotes
 
@@ -75,7 +76,7 @@ def gather() -> health.Facts:
     return assemble(live(), _recent.read(), _usage().read())
 
 
-def assemble(live: Live | None, stored: Stored, process: health.Process, *, clock: Clock | None = None) -> health.Facts:
+def assemble(live: Live | None, stored: Stored, process: Process, *, clock: Clock | None = None) -> health.Facts:
     """One view out of what was gathered. What the gateway says of a remote is newer than what a probe wrote down."""
     said = live or {}
     connections = said.get("connections") or {}
@@ -235,9 +236,9 @@ def _worker_word(age_s: float | None) -> health.Dependency:
 
 
 @cache
-def _usage() -> resources.Usage:
+def _usage() -> Usage:
     """Made at the first question: what is measured is the process that asks, not the one that imported this."""
-    return resources.Usage()
+    return Usage()
 
 
 _recent = _Recent(_ask)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mcpserver.lib.limits import Limits
+from mcpserver.lib.usage import Process
 
 # The words an operator reads. The first two are served with 200, the others with 503.
 Status = Literal["healthy", "degraded", "draining", "unhealthy"]
@@ -24,15 +25,6 @@ WARN_DISK_PERCENT = 90
 WARN_ERRORS_PER_MINUTE = 10
 WARN_P99_MS = 5000
 WARN_CLOCK = "the system clock is not synchronised"
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """What one gateway process uses. `cpu_percent` is of one core."""
-
-    rss_mb: float = 0.0
-    cpu_percent: float = 0.0
-    open_files: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,6 @@
 from here, so that another ASGI server could take its place.
 """
 
-from gateway.serving.lifecycle import ClientGone, Lifecycle, connections, in_flight
+from gateway.serving.lifecycle import ClientGone, Lifecycle, adopt, adopted, allow, connections, in_flight, release
 
-__all__ = ["ClientGone", "Lifecycle", "connections", "in_flight"]
+__all__ = ["ClientGone", "Lifecycle", "adopt", "adopted", "allow", "connections", "in_flight", "release"]

@@ -16,7 +16,17 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
-from gateway.serving.rules import HEAD_TOO_LARGE, TOO_SLOW, Phase, Refusal, Verdict, bad_request, too_large
+from gateway.serving.rules import (
+    FULL,
+    HEAD_TOO_LARGE,
+    TOLD_FULL,
+    TOO_SLOW,
+    Phase,
+    Refusal,
+    Verdict,
+    bad_request,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from gateway.serving.server import Server
@@ -58,6 +68,11 @@ class Connection(HTTPChannel):
     def connectionMade(self) -> None:
         self.server.connected.add(self)
         super().connectionMade()
+        beyond = len(self.server.connected) - self.server.connections_max
+        if beyond > TOLD_FULL:
+            self.abort()
+        elif beyond > 0:
+            self.refuse(FULL)
 
     def dataReceived(self, data: bytes) -> None:
         if self.phase is Phase.IDLE:

@@ -22,11 +22,23 @@ class Lifecycle:
 
 
 class Census(Protocol):
+    """What runs underneath, as far as others may know it and steer it."""
+
     def connections(self) -> int:
         """Sockets of clients that are open."""
 
     def in_flight(self) -> int:
         """Requests whose application has not ended, streams included."""
+
+    def allow(self, connections: int) -> None:
+        """Refuse connections beyond so many."""
+
+    def adopt(self, number: int) -> None:
+        """Accept on a sibling's socket too, until it is released; nothing new when that is so already."""
+
+    def release(self, number: int) -> None: ...
+
+    def adopted(self) -> list[int]: ...
 
 
 _census: Census | None = None
@@ -44,3 +56,22 @@ def connections() -> int:
 
 def in_flight() -> int:
     return _census.in_flight() if _census else 0
+
+
+def allow(connections: int) -> None:
+    if _census:
+        _census.allow(connections)
+
+
+def adopt(number: int) -> None:
+    if _census:
+        _census.adopt(number)
+
+
+def release(number: int) -> None:
+    if _census:
+        _census.release(number)
+
+
+def adopted() -> list[int]:
+    return _census.adopted() if _census else []

@@ -118,7 +118,12 @@ def bad_request(detail: str = "malformed HTTP request") -> Refusal:
 HEAD_TOO_LARGE = Refusal(431, "Request Header Fields Too Large", "request line and headers are too large")
 TOO_SLOW = Refusal(408, "Request Timeout", "the request did not arrive in time")
 FAILED = Refusal(500, "Internal Server Error", "internal error", code=-32603)
+FULL = Refusal(503, "Service Unavailable", "the gateway has no room for connections", code=-32603, retry_after_s=10)
 STOPPING = Refusal(503, "Service Unavailable", "the gateway is shutting down", code=-32603, retry_after_s=5)
+
+
+# Connections beyond the limit that are told so; what comes beyond these too is cut off.
+TOLD_FULL = 32
 
 
 def slices(body: bytes) -> Iterator[bytes]:

@@ -9,7 +9,8 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 from gateway.serving import tuning
@@ -48,12 +49,14 @@ def serve(
     lifecycle: Lifecycle,
     ready: Callable[[], None],
     deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
+    spares: Mapping[int, socket.socket] = MappingProxyType({}),
 ) -> int:
     """Serve until SIGTERM and the drain after it; the exit code. Once per process: Twisted's reactor runs but once.
 
-    `sockets` are bound and listening; they belong to the server from here on. What `on_start` raises is raised here.
+    `sockets` are bound and listening, and so are `spares`, the siblings' sockets, on which nothing is accepted before it is
+    adopted; all belong to the server from here on. What `on_start` raises is raised here.
     """
-    server = Server(application, sockets, limits, lifecycle, ready, deadlines)
+    server = Server(application, sockets, limits, lifecycle, ready, deadlines, spares)
     census.count_with(server)
     try:
         return server.run()
@@ -95,6 +98,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         lifecycle: Lifecycle,
         ready: Callable[[], None],
         deadlines: Deadlines,
+        spares: Mapping[int, socket.socket],
     ) -> None:
         super().__init__(
             application,
@@ -109,7 +113,10 @@ class Server(DaphneServer):  # type: ignore[misc]
         self.deadlines = deadlines
         self.is_draining = False
         self.connected: set[Connection] = set()
+        self.connections_max = limits.max_open_files
         self._sockets = sockets
+        self._spares = dict(spares)
+        self._adopted: dict[int, Any] = {}
         self._lifecycle = lifecycle
         self._ready = ready
         self._ports: list[Any] = []
@@ -126,6 +133,33 @@ class Server(DaphneServer):  # type: ignore[misc]
 
     def in_flight(self) -> int:
         return len(self._running)
+
+    def allow(self, connections: int) -> None:
+        self.connections_max = connections
+
+    # A sibling's connections, while it cannot take them.
+
+    def adopt(self, number: int) -> None:
+        spare = self._spares.get(number)
+        if spare is not None and number not in self._adopted and not self.is_draining:
+            self._adopted[number] = self._listen_on(spare)
+            log.warning("accepting the connections of worker %d", number)
+
+    def release(self, number: int) -> None:
+        port = self._adopted.pop(number, None)
+        if port is not None:
+            port.stopListening()
+            log.info("worker %d accepts its connections again", number)
+
+    def adopted(self) -> list[int]:
+        return list(self._adopted)
+
+    def _listen_on(self, listener: socket.socket) -> Any:
+        """Twisted listens on a copy of the socket."""
+        listener.setblocking(False)
+        port = reactor.adoptStreamPort(listener.fileno(), listener.family, self._factory)
+        port.transport = Transport
+        return port
 
     # Life.
 
@@ -163,11 +197,8 @@ class Server(DaphneServer):  # type: ignore[misc]
 
     def _open(self) -> None:
         for each in self._sockets:
-            each.setblocking(False)
-            port = reactor.adoptStreamPort(each.fileno(), each.family, self._factory)
-            port.transport = Transport
-            self._ports.append(port)
-            # Twisted listens on a copy; while this one is open the kernel would go on accepting after the drain.
+            self._ports.append(self._listen_on(each))
+            # While this one is open too the kernel would go on accepting after the drain.
             each.close()
         tuning.relax_garbage_collection()
         self._sweep()
@@ -197,6 +228,10 @@ class Server(DaphneServer):  # type: ignore[misc]
         await self._quiet.wait()
 
     async def _stop_listening(self) -> None:
+        for spare in self._spares.values():
+            spare.close()
+        self._ports += self._adopted.values()
+        self._adopted.clear()
         for port in self._ports:
             port.numberAccepts = LAST_ACCEPTS
             port.doRead()

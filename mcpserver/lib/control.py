@@ -45,6 +45,16 @@ def ask(path: Path, request: dict[str, Any], *, timeout_s: float = 5.0) -> dict[
     return answer
 
 
+def tell(path: Path, request: dict[str, Any]) -> None:
+    """Send one request and do not wait for its answer, nor for a listener that has no time; raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.setblocking(False)
+        with Reachable(path) as address:
+            peer.connect(address)
+        payload = json.dumps(request).encode()
+        peer.sendall(LENGTH.pack(len(payload)) + payload)
+
+
 async def listen(path: Path, handler: Handler) -> asyncio.AbstractServer:
     """Answer requests at `path` until the returned server is closed; an old socket file there is replaced."""
 

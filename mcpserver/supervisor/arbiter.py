@@ -4,7 +4,8 @@ Signals, ready pipes, exits and control requests all arrive here, in one thread,
 them is `plan`'s to say. It serves no request, opens no database and knows no child by name: what runs is a list of `Spec`.
 
     booting    every post gets its child; the first that cannot start ends all, with its own reason
-    serving    a child that ends is started again after a backoff; `restart` replaces one after the other
+    serving    a child that ends is started again after a backoff; one that hangs is ended, one that grew too large replaced;
+               `restart` replaces one after the other
     stopping   the sockets are closed, everyone is told to end, and killed when the grace is over or a second signal comes
 """
 
@@ -28,7 +29,11 @@ from mcpserver.supervisor.children import Child, spawn
 from mcpserver.supervisor.door import Door, Reply
 from mcpserver.supervisor.notify import Notifier
 from mcpserver.supervisor.orphans import Orphans
-from mcpserver.supervisor.plan import Phase, Record, Spec, State
+from mcpserver.supervisor.plan import Phase, Spec, State
+from mcpserver.supervisor.posts import Post
+from mcpserver.supervisor.rolling import Rolling
+from mcpserver.supervisor.vigil import Patience
+from mcpserver.supervisor.watch import Watch
 
 logger = logging.getLogger("mcpserver.supervisor")
 
@@ -37,27 +42,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 RECORD_EVERY_S = 5.0
 # A child that said why it cannot start is given this long to leave.
 LAST_WORDS_S = 5.0
-
-
-@dataclass
-class Post:
-    """A place that always has a child: who holds it, and in a restart who is to follow."""
-
-    spec: Spec
-    child: Child | None = None
-    successor: Child | None = None
-    record: Record = field(default_factory=Record)
-
-
-@dataclass
-class Rolling:
-    """A restart under way: the posts that are still to be replaced, and who waits for the end of it."""
-
-    waiting: list[Post]
-    replies: list[Reply]
-    began_at: float
-    current: Post | None = None
-    leaving: Child | None = None
 
 
 @dataclass
@@ -83,6 +67,7 @@ class Arbiter:
         announce: Callable[[dict[str, Any]], None],
         facts: Mapping[str, Any] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
         self._posts = [Post(spec) for spec in specs]
         self._sockets = list(sockets)
@@ -96,6 +81,7 @@ class Arbiter:
         self._orphans = Orphans()
         self._children: dict[int, Child] = {}
         self._rolling: Rolling | None = None
+        self._watch = Watch(self._posts, self._outgrown, self._monotonic, patience)
         self._stopping: Stopping | None = None
         self._is_announced = False
         self._began_at = self._monotonic()
@@ -110,7 +96,7 @@ class Arbiter:
         try:
             with self._signals(), self._control():
                 for post in self._posts:
-                    self._fill(post)
+                    self.fill(post)
                 while not self._is_over():
                     for key, _ in self._selector.select(self._patience()):
                         key.data()
@@ -151,7 +137,9 @@ class Arbiter:
                 child.kill()
         for post in self._posts:
             if self.phase is Phase.SERVING and post.record.next_start is not None and post.record.next_start <= now:
-                self._refill(post)
+                self.refill(post)
+        if self.phase is Phase.SERVING:
+            self._watch.look(now)
         self._orphans.kill_overdue(now)
         if self._due["record"] <= now:
             self._due["record"] = now + RECORD_EVERY_S
@@ -162,30 +150,31 @@ class Arbiter:
 
     def _patience(self) -> float:
         """Seconds until something is due."""
+        now = self._monotonic()
         due = [child.kill_at for child in self._children.values()]
         due += [post.record.next_start for post in self._posts if self.phase is Phase.SERVING]
-        due += [self._orphans.next_kill(), self._due["record"]]
+        due += [self._orphans.next_kill(), self._due["record"], self._watch.next_look(now)]
         due += [self._due["watchdog"]] if self._notifier.interval_s else []
         soonest = min(at for at in due if at is not None)
-        patience = max(0.0, soonest - self._monotonic())
+        patience = max(0.0, soonest - now)
         # Orphans that end by themselves send no signal when they are not our children.
         return min(patience, 0.1) if self._stopping and not self._children else patience
 
     # Children.
 
-    def _fill(self, post: Post, *, again: bool = False) -> None:
+    def fill(self, post: Post, *, again: bool = False) -> None:
         try:
-            post.child = self._start(post.spec, again=again)
-        except (
-            OSError
-        ) as error:  # No memory, no descriptors, no processes: that passes, or it is the reason not to start.
-            self._cannot_spawn(post, f"cannot start a process: {error.strerror}")
+            post.child = self.start(post.spec, again=again)
+        except OSError as error:
+            self.cannot_spawn(post, error)
 
-    def _refill(self, post: Post) -> None:
+    def refill(self, post: Post) -> None:
         post.record = plan.after_restart(post.record)
-        self._fill(post, again=True)
+        self.fill(post, again=True)
 
-    def _cannot_spawn(self, post: Post, words: str) -> None:
+    def cannot_spawn(self, post: Post, error: OSError) -> None:
+        """No memory, no descriptors, no processes: that passes, or it is the reason not to start."""
+        words = f"cannot start a process: {error.strerror}"
         logger.error("%s: %s", post.spec.name, words)
         document = {"ok": False, "error": "child_failed", "message": f"{post.spec.name}: {words}"}
         if self.phase is Phase.BOOTING:
@@ -196,24 +185,30 @@ class Arbiter:
             post.record = plan.after_crash(post.record, now=now, ready_for_s=0.0, how=words, error=document)
         self._end_rolling(document)
 
-    def _start(self, spec: Spec, *, again: bool = False) -> Child:
+    def start(self, spec: Spec, *, again: bool = False) -> Child:
         child = spawn(spec, self._environment, self._monotonic(), again=again)
         self._children[child.pid] = child
-        assert child.ready_fd is not None
-        self._selector.register(child.ready_fd, selectors.EVENT_READ, lambda: self._on_ready_pipe(child))
+        assert child.pipe is not None
+        self._selector.register(child.pipe, selectors.EVENT_READ, lambda: self._on_pipe(child))
         logger.info("%s started (pid %d)", spec.name, child.pid)
         return child
 
-    def _on_ready_pipe(self, child: Child) -> None:
-        document = child.read_ready()
-        if document is None:
-            return
-        self._forget_pipe(child)
-        if document.get("ok") is True and child.state is State.STARTING:
+    def _on_pipe(self, child: Child) -> None:
+        for document in child.heard():
+            if child.state is State.STARTING:
+                self._on_word(child, document)
+            elif isinstance(beat := document.get("beat"), dict):
+                self._watch.heard(child, beat)
+        if child.has_hung_up:
+            self._forget_pipe(child)
+
+    def _on_word(self, child: Child, document: dict[str, Any]) -> None:
+        """The first line: it is ready, or why it cannot be."""
+        if document.get("ok") is True:
             child.is_ready(self._monotonic(), document)
             logger.info("%s ready (pid %d)", child.spec.name, child.pid)
             self._on_ready(child)
-        elif document and document.get("ok") is not True:
+        elif document:
             child.error = document
             child.kill_at = self._monotonic() + LAST_WORDS_S
 
@@ -222,8 +217,7 @@ class Arbiter:
         if post.successor is child:
             post.successor, predecessor, post.child = None, post.child, child
             if self._rolling and predecessor:
-                self._rolling.leaving = predecessor
-                predecessor.drain(self._monotonic())
+                self._rolling.succeeded(predecessor)
         if not self._is_announced and all(each.child and each.child.ready_at for each in self._posts):
             self._is_announced = True
             self._announce(self._document())
@@ -231,8 +225,8 @@ class Arbiter:
         self._roll_on()
 
     def _on_exit(self, child: Child, status: int) -> None:
-        if child.ready_fd is not None:  # Its last words may still be in the pipe.
-            self._on_ready_pipe(child)
+        if child.pipe is not None:  # Its last words may still be there.
+            self._on_pipe(child)
         self._forget_pipe(child)
         now = self._monotonic()
         was = child.state
@@ -272,10 +266,10 @@ class Arbiter:
             self._end_rolling(plan.boot_error(child.spec.name, status, child.error)[0])
 
     def _forget_pipe(self, child: Child) -> None:
-        if child.ready_fd is not None:
+        if child.pipe is not None:
             with suppress(KeyError):
-                self._selector.unregister(child.ready_fd)
-            child.close_ready()
+                self._selector.unregister(child.pipe)
+            child.close_pipe()
 
     def _post_of(self, child: Child) -> Post:
         return next(post for post in self._posts if post.spec is child.spec)
@@ -289,44 +283,30 @@ class Arbiter:
             if reply:
                 reply({"ok": False, "error": "locked", "message": busy})
             return
-        self._rolling = Rolling(list(self._posts), [reply] if reply else [], self._monotonic())
+        self._replace(self._posts, reply)
+
+    def _replace(self, posts: Sequence[Post], reply: Reply | None = None) -> None:
+        self._rolling = Rolling(posts, self, self._monotonic, reply)
         self._roll_on()
 
     def _roll_on(self) -> None:
-        """Take the next step of the restart, if the last one is done."""
         rolling = self._rolling
-        if rolling is None or rolling.leaving is not None or (rolling.current and not _is_held(rolling.current)):
-            return
-        if not rolling.waiting:
-            self._end_rolling(None)
-            return
-        post = rolling.current = rolling.waiting.pop(0)
-        if post.child is None or not post.spec.overlap:
-            self._replace_after(post, rolling)
-        else:
-            try:
-                post.successor = self._start(post.spec)
-            except OSError as error:
-                self._cannot_spawn(post, f"cannot start a process: {error.strerror}")
+        if rolling is not None:
+            rolling.go_on()
+            if rolling.is_over:
+                self._end_rolling(None)
 
-    def _replace_after(self, post: Post, rolling: Rolling) -> None:
-        """The old one first: for a post that can be held by one process only, or by none at present."""
-        if post.child is not None:
-            rolling.leaving = post.child
-            post.child.drain(self._monotonic())
-        elif post.record.next_start is not None:  # It had crashed: this is its next start, only sooner.
-            self._refill(post)
-        else:
-            self._fill(post)
+    def _outgrown(self, post: Post) -> None:
+        """Replace a child that uses too much memory, unless everyone is being replaced just now."""
+        if self._rolling is None:
+            self._replace([post])
 
     def _on_left(self, child: Child) -> None:
-        post, rolling = self._post_of(child), self._rolling
+        post = self._post_of(child)
         if post.child is child:
             post.child = None
-        if rolling is not None and rolling.leaving is child:
-            rolling.leaving = None
-            if post.child is None:
-                self._replace_after(post, rolling)
+        if self._rolling is not None:
+            self._rolling.left(post, child)
         self._roll_on()
 
     def _end_rolling(self, error: dict[str, Any] | None) -> None:
@@ -335,9 +315,7 @@ class Arbiter:
             return
         if error:
             logger.error("restart given up: %s", error["message"])
-        took_s = round(self._monotonic() - rolling.began_at, 3)
-        for reply in rolling.replies:
-            reply((error or self._document()) | {"took_s": took_s})
+        rolling.end(error or self._document())
 
     # Stopping.
 
@@ -414,7 +392,7 @@ class Arbiter:
             "phase": str(self.phase),
             "started_at": self._started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "uptime_s": round(now - self._began_at, 3),
-            "children": {post.spec.name: _described(post, now) for post in self._posts},
+            "children": {post.spec.name: post.described(now) for post in self._posts},
         }
 
     # Opening and closing.
@@ -456,23 +434,4 @@ class Arbiter:
 
 
 def _duty(child: Child) -> str:
-    return "end" if child.state is State.DRAINING else "become ready"
-
-
-def _is_held(post: Post) -> bool:
-    """Whether the post has a ready child and nobody on the way."""
-    return post.successor is None and post.child is not None and post.child.state is State.READY
-
-
-def _described(post: Post, now: float) -> dict[str, Any]:
-    child, record = post.child, post.record
-    document: dict[str, Any] = {"state": str(child.state) if child else str(State.WAITING), "restarts": record.restarts}
-    if child:
-        document |= {"pid": child.pid, "uptime_s": round(now - child.started_at, 3)}
-    elif record.next_start is not None:
-        document["next_start_in_s"] = round(max(0.0, record.next_start - now), 3)
-    if record.last_exit:
-        document |= {"crashes_in_a_row": record.crashes_in_a_row, "last_exit": record.last_exit}
-    if record.last_error:
-        document["last_error"] = dict(record.last_error)
-    return document
+    return "become ready" if child.state is State.STARTING else "end"

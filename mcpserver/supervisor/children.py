@@ -1,4 +1,4 @@
-"""One child process: spawned with its sockets, watched through its ready pipe, told to end.
+"""One child process: spawned with its sockets, watched through its pipe, told to end.
 
 A child runs in a session of its own, so that a Ctrl-C meant for the supervisor does not reach it too, and is tethered: it gets
 TERM when the supervisor is gone. Nothing here decides; nothing here waits.
@@ -14,8 +14,8 @@ from typing import Any
 from mcpserver.lib import tether
 from mcpserver.supervisor.plan import Spec, State
 
-# A readiness line is a few hundred bytes; whoever writes more is not a child of ours.
-READY_MAX_BYTES = 256 * 1024
+# A line is a few hundred bytes; whoever writes more is not a child of ours.
+LINE_MAX_BYTES = 256 * 1024
 
 
 class Child:
@@ -24,41 +24,41 @@ class Child:
     def __init__(self, spec: Spec, process: "subprocess.Popen[bytes]", ready_fd: int, now: float) -> None:
         self.spec = spec
         self.pid = process.pid
-        self.ready_fd: int | None = ready_fd
+        self.pipe: int | None = ready_fd
         self.state = State.STARTING
         self.started_at = now
         self.ready_at: float | None = None
         self.kill_at: float | None = now + spec.boot_s
         self.facts: Mapping[str, Any] = {}
         self.error: dict[str, Any] | None = None
+        self.has_hung_up = False
+        self.beat_at = now
+        self.beats_over = 0
+        self.is_stalled = False
         self.was_killed = False
         self._process = process
-        self._line = bytearray()
+        self._heard = b""
 
-    def read_ready(self) -> dict[str, Any] | None:
-        """What the child said through its pipe, once the line is whole; {} when it closed the pipe without a word."""
-        if self.ready_fd is None:
-            return None
+    def heard(self) -> list[dict[str, Any]]:
+        """The lines that arrived whole through its pipe: first that it is ready or why not, then its beats."""
+        if self.pipe is None:
+            return []
         try:
-            part = os.read(self.ready_fd, 65536)
+            part = os.read(self.pipe, 65536)
         except BlockingIOError:
-            return None
-        self._line += part
-        if part and b"\n" not in self._line and len(self._line) < READY_MAX_BYTES:
-            return None
-        try:
-            document = json.loads(self._line.partition(b"\n")[0] or b"{}")
-        except ValueError:
-            document = {}
-        return document if isinstance(document, dict) else {}
+            return []
+        self.has_hung_up = not part
+        *lines, rest = (self._heard + part + (b"" if part else b"\n")).split(b"\n")
+        self._heard = rest[:LINE_MAX_BYTES]
+        return [document for line in lines if (document := _document(line))]
 
-    def close_ready(self) -> None:
-        if self.ready_fd is not None:
-            os.close(self.ready_fd)
-            self.ready_fd = None
+    def close_pipe(self) -> None:
+        if self.pipe is not None:
+            os.close(self.pipe)
+            self.pipe = None
 
     def is_ready(self, now: float, facts: Mapping[str, Any]) -> None:
-        self.state, self.ready_at, self.kill_at, self.facts = State.READY, now, None, facts
+        self.state, self.ready_at, self.beat_at, self.kill_at, self.facts = State.READY, now, now, None, facts
 
     def drain(self, now: float) -> None:
         """Tell it to end; it is killed when its grace is over."""
@@ -71,6 +71,11 @@ class Child:
         self.kill_at = None
         self._signal(signal.SIGKILL)
 
+    def abort(self, kill_at: float) -> None:
+        """Let it write down where it is, and end."""
+        self.kill_at = kill_at
+        self._signal(signal.SIGABRT)
+
     def ready_for_s(self, now: float) -> float:
         return 0.0 if self.ready_at is None else now - self.ready_at
 
@@ -78,7 +83,7 @@ class Child:
         """The arbiter waited for it: Popen must not try again."""
         self.state = State.STOPPED
         self._process.returncode = status
-        self.close_ready()
+        self.close_pipe()
 
     def _signal(self, number: signal.Signals) -> None:
         # Not yet reaped, so the pid is still its own even if it is dead already.
@@ -92,6 +97,8 @@ def spawn(spec: Spec, environment: Mapping[str, str], now: float, *, again: bool
     argv = [*spec.argv, *(spec.again if again else ())]
     for descriptor in spec.sockets:
         argv += ["--fd", str(descriptor)]
+    for number, descriptor in spec.spares.items():
+        argv += ["--spare", f"{number}:{descriptor}"]
     argv += ["--ready-fd", str(writer)]
     try:
         process = subprocess.Popen(
@@ -99,7 +106,7 @@ def spawn(spec: Spec, environment: Mapping[str, str], now: float, *, again: bool
             stdin=subprocess.DEVNULL,
             # The one document on stdout is the supervisor's; what a child has to tell, it tells through the pipe.
             stdout=subprocess.DEVNULL,
-            pass_fds=(*spec.sockets, writer),
+            pass_fds=(*spec.sockets, *spec.spares.values(), writer),
             env={**environment, **spec.environment},
             start_new_session=True,
         )
@@ -109,3 +116,11 @@ def spawn(spec: Spec, environment: Mapping[str, str], now: float, *, again: bool
     finally:
         os.close(writer)
     return Child(spec, process, reader, now)
+
+
+def _document(line: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(line or b"{}")
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}

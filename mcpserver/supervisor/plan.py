@@ -6,6 +6,7 @@ The states are the words an operator reads in `mcpserver status`.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from mcpserver.lib.processes import how_it_ended
@@ -35,11 +36,21 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One child: `argv` is run with `--fd N` for each socket it inherits and `--ready-fd M`."""
+    """One child: `argv` is run with `--fd N` for each socket it inherits and `--ready-fd M`.
+
+    `spares` are its siblings' sockets by their number: it accepts on one when told so, while nobody else does.
+    """
 
     name: str
     argv: tuple[str, ...]
     sockets: tuple[int, ...] = ()
+    spares: Mapping[int, int] = field(default_factory=dict)
+    number: int = 0
+    # Where it takes requests; None for one that takes none.
+    control: Path | None = None
+    # Whether it writes beats, and how much memory it may use (0: any amount).
+    beats: bool = False
+    memory_max_mb: float = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     # More words for one that follows a crash: it takes up what was running, whatever lies in its way by now.
     again: tuple[str, ...] = ()

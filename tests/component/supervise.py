@@ -1,6 +1,7 @@
 """The real supervisor in a process of its own, over stand-in children: `python -m tests.component.supervise RUN_DIR PLAN`.
 
-PLAN is JSON: [{"name", "behaviour", "socket": bool, "overlap": bool, "boot_s", "grace_s"}]. Prints what `start` prints.
+PLAN is JSON: [{"name", "behaviour", "socket": bool, "overlap": bool, "beats": bool, "boot_s", "grace_s"}]. Each of those that
+beat has a socket of its own, on one port. Prints what `start` prints. A tenth of the usual patience.
 """
 
 import json
@@ -14,23 +15,35 @@ from mcpserver.lib.sockets import listening_socket
 from mcpserver.supervisor import pidfile
 from mcpserver.supervisor.arbiter import Arbiter
 from mcpserver.supervisor.plan import Spec
+from mcpserver.supervisor.vigil import Patience
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 
 
 def main(run_dir: Path, plan: list[dict[str, Any]]) -> int:
     sockets = [listening_socket("127.0.0.1", 0)]
+    port = sockets[0].getsockname()[1]
+    sockets += [listening_socket("127.0.0.1", port, sibling=True) for entry in plan[1:] if entry.get("beats")]
+
+    def control(number: int) -> Path:
+        return run_dir / f"{number}.sock"
+
     specs = [
         Spec(
             name=entry["name"],
-            argv=(sys.executable, STAND_IN, entry["behaviour"]),
+            argv=(sys.executable, STAND_IN, entry["behaviour"], "--control", str(control(number))),
             again=("--again",),
-            sockets=(sockets[0].fileno(),) if entry.get("socket") else (),
+            sockets=(sockets[number if entry.get("beats") else 0].fileno(),) if entry.get("socket") else (),
+            spares={other: one.fileno() for other, one in enumerate(sockets) if entry.get("beats") and other != number},
+            number=number,
+            control=control(number),
+            beats=entry.get("beats", False),
+            memory_max_mb=512,
             overlap=entry.get("overlap", True),
             boot_s=entry.get("boot_s", 30.0),
             grace_s=entry.get("grace_s", 30.0),
         )
-        for entry in plan
+        for number, entry in enumerate(plan)
     ]
 
     def announce(document: dict[str, Any]) -> None:
@@ -43,7 +56,8 @@ def main(run_dir: Path, plan: list[dict[str, Any]]) -> int:
             run_dir=run_dir,
             environment=dict(os.environ),
             announce=announce,
-            facts={"port": sockets[0].getsockname()[1]},
+            facts={"port": port},
+            patience=Patience(stalled_after_s=0.6, hung_after_s=1.5, abort_grace_s=0.3, replaced_after_s=0.3),
         ).run()
 
 

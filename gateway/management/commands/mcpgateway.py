@@ -1,12 +1,14 @@
 """`mcpgateway`: one gateway worker. The supervisor runs it; people run `mcpserver start`.
 
-Says on `--ready-fd`, in one JSON line, that it serves or why it cannot, and ends on SIGTERM after a drain.
+Says on `--ready-fd`, in one JSON line, that it serves or why it cannot; then a line every two seconds, its beat, from the loop
+that serves. Ends on SIGTERM after a drain.
 """
 
 # First of all: this import chooses the event loop, before anything else can create one.
 from gateway.serving.server import serve  # isort: skip
 
 import asyncio
+import faulthandler
 import json
 import os
 import socket
@@ -15,12 +17,15 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
+from gateway import guards, serving
 from gateway.control import Control
 from gateway.serving import Lifecycle
 from mcpserver.lib import control, log
 from mcpserver.lib.command import JsonCommand, Result
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.sockets import listening_socket
+from mcpserver.lib.usage import Usage
+from mcpserver.supervisor.vigil import BEAT_EVERY_S
 
 
 class Command(JsonCommand):
@@ -28,12 +33,19 @@ class Command(JsonCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--fd", type=int, help="a listening socket to serve; without it, HOST and PORT are bound")
+        parser.add_argument(
+            "--spare", type=_spare, action="append", default=[], metavar="N:FD", help="a sibling's socket"
+        )
         parser.add_argument("--ready-fd", type=int, help="where to say that it is ready, or why not")
         parser.add_argument("--again", action="store_true", help="after a crash: an invalid edit of the file can wait")
         parser.add_argument("--worker", type=int, default=0, help="the number of this worker")
 
-    def run(self, *, fd: int | None, ready_fd: int | None, again: bool, worker: int) -> Result:
-        tell = _Teller(ready_fd)
+    def run(
+        self, *, fd: int | None, spare: list[tuple[int, int]], ready_fd: int | None, again: bool, worker: int
+    ) -> Result:
+        pipe = _Pipe(ready_fd)
+        guards.limit_open_files(settings.LIMITS)
+        faulthandler.enable()  # a loop that hangs is ended by SIGABRT: where it was goes to stderr
         log.start(
             "gateway",
             settings.MCP_LOG_DIR,
@@ -43,15 +55,15 @@ class Command(JsonCommand):
             target=settings.MCP_LOG_TARGET,
         )
         try:
-            return {"exit": _serve(fd, worker, tell, again=again)}
+            return {"exit": _serve(fd, dict(spare), worker, pipe, again=again)}
         except GatewayError as error:
-            tell(error.document())
+            pipe.write(error.document())
             raise
         finally:
             log.stop()
 
 
-def _serve(fd: int | None, worker: int, tell: "_Teller", *, again: bool) -> int:
+def _serve(fd: int | None, spares: dict[int, int], worker: int, pipe: "_Pipe", *, again: bool) -> int:
     listener = socket.socket(fileno=fd) if fd is not None else listening_socket(settings.HOST, settings.PORT)
     from mcpserver import asgi
 
@@ -72,22 +84,43 @@ def _serve(fd: int | None, worker: int, tell: "_Teller", *, again: bool) -> int:
         sockets=[listener],
         limits=settings.LIMITS,
         lifecycle=Lifecycle(on_start=on_start, on_drain=asgi.runtime.drain, on_stop=on_stop),
-        ready=lambda: tell({"ok": True, "pid": os.getpid()}),
+        ready=lambda: pipe.ready({"ok": True, "pid": os.getpid()}),
+        spares={number: socket.socket(fileno=spare) for number, spare in spares.items()},
     )
     if exit_code:
         raise GatewayError("failed", f"the server ended with {exit_code}", exit_code=Exit.FAILED)
     return exit_code
 
 
-class _Teller:
-    """Says one thing on the ready pipe, once."""
+class _Pipe:
+    """To the supervisor: one line that it is ready or why not, then the beats. Never waits for whoever reads."""
 
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
+        if fd is not None:
+            os.set_blocking(fd, False)
 
-    def __call__(self, document: dict[str, Any]) -> None:
+    def ready(self, document: dict[str, Any]) -> None:
+        self.write(document)
+        self._beat(asyncio.get_running_loop(), Usage())
+
+    def write(self, document: dict[str, Any]) -> None:
         if self._fd is None:
             return
-        fd, self._fd = self._fd, None
-        with os.fdopen(fd, "w") as pipe:
-            pipe.write(json.dumps(document) + "\n")
+        try:
+            os.write(self._fd, json.dumps(document).encode() + b"\n")
+        except BlockingIOError:
+            return  # A supervisor that does not read has lost this beat.
+        except OSError:  # It is gone.
+            os.close(self._fd)
+            self._fd = None
+
+    def _beat(self, loop: asyncio.AbstractEventLoop, usage: Usage) -> None:
+        if self._fd is not None:
+            loop.call_later(BEAT_EVERY_S, self._beat, loop, usage)
+            self.write({"beat": {"rss_mb": round(usage.read().rss_mb, 1), "adopted": serving.adopted()}})
+
+
+def _spare(text: str) -> tuple[int, int]:
+    number, _, descriptor = text.partition(":")
+    return int(number), int(descriptor)

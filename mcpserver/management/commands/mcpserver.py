@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentTypeError
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -130,7 +130,7 @@ def _is_loopback(host: str) -> bool:
 def _supervise(host: str, port: int, workers: int, *, with_celery: bool) -> int:
     sockets = _sockets(host, port, workers)
     address = {"HOST": host, "PORT": str(sockets[0].getsockname()[1])}
-    specs = [_gateway(number, listener.fileno(), address) for number, listener in enumerate(sockets)]
+    specs = [_gateway(number, sockets, address) for number in range(len(sockets))]
     arbiter = Arbiter(
         [*specs, *([_celery()] if with_celery else [])],
         sockets=sockets,
@@ -164,12 +164,18 @@ def _listener_at(port: int) -> int | None:
     return next((each.pid for each in here), None)
 
 
-def _gateway(number: int, descriptor: int, address: Mapping[str, str]) -> Spec:
+def _gateway(number: int, sockets: Sequence[socket.socket], address: Mapping[str, str]) -> Spec:
+    descriptors = {each: listener.fileno() for each, listener in enumerate(sockets)}
     return Spec(
         name=f"gateway-{number}",
         argv=(sys.executable, str(settings.BASE_DIR / "manage.py"), "mcpgateway", "--worker", str(number)),
         again=("--again",),
-        sockets=(descriptor,),
+        sockets=(descriptors.pop(number),),
+        spares=descriptors,
+        number=number,
+        control=settings.MCP_RUN_DIR / f"gateway-{number}.sock",
+        beats=True,
+        memory_max_mb=settings.LIMITS.max_memory_mb,
         environment=address,
         grace_s=_grace_s(),
     )

@@ -9,10 +9,10 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 from django.db import DatabaseError, InterfaceError
 
-from mcpserver.lib import control
+from mcpserver.lib import control, usage
 from mcpserver.lib.command import Answer, JsonCommand
 from mcpserver.lib.errors import Exit, GatewayError
-from monitoring import facts, health, resources, status
+from monitoring import facts, status
 from remotes.config.snapshot import RemoteSpec
 
 # Each worker is asked in turn: a stalled one must not make a person wait.
@@ -84,10 +84,10 @@ def _stored() -> facts.Stored:
     return facts.with_redis(stored)
 
 
-def _process(workers: list[dict[str, Any]]) -> health.Process:
+def _process(workers: list[dict[str, Any]]) -> usage.Process:
     """The hungriest worker: limits are per worker."""
-    seen = [resources.process(int(one["pid"])) for one in workers if one.get("pid")]
-    return max((one for one in seen if one is not None), key=lambda one: one.rss_mb, default=health.Process())
+    seen = [usage.of(int(one["pid"])) for one in workers if one.get("pid")]
+    return max((one for one in seen if one is not None), key=lambda one: one.rss_mb, default=usage.Process())
 
 
 def _configured(stored: Any) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from mcpserver.lib.usage import Process
 from monitoring import facts, health
 from monitoring.facts import Stored
 
@@ -17,7 +18,7 @@ class FixedClock:
 
 
 def assembled(live: facts.Live | None, stored: Stored) -> health.Facts:
-    return facts.assemble(live, stored, health.Process(), clock=FixedClock())
+    return facts.assemble(live, stored, Process(), clock=FixedClock())
 
 
 def test_what_the_gateway_says_of_a_remote_is_newer_than_what_a_probe_wrote() -> None:

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from mcpserver.lib.limits import Limits
+from mcpserver.lib.usage import Process
 from monitoring import health
-from monitoring.health import Config, Disk, Facts, Process
+from monitoring.health import Config, Disk, Facts
 
 WELL = Facts(
     limits=Limits(),

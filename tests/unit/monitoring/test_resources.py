@@ -1,30 +1,9 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from monitoring import resources
 from monitoring.health import Disk
-
-
-def test_this_process_uses_memory_and_files_and_the_cpu_it_burns_is_seen() -> None:
-    usage = resources.Usage()
-    before = os.times().user
-    while os.times().user - before < 0.2:
-        sum(range(10_000))
-    used = usage.read()
-    assert used.rss_mb > 10
-    assert used.open_files > 2
-    assert used.cpu_percent > 5
-
-
-def test_a_process_that_is_gone_is_nothing_to_measure() -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait(timeout=30)
-    assert resources.process(gone.pid) is None
-    assert resources.process(os.getpid(), over_s=0.01) is not None
 
 
 def test_the_disk_of_a_folder_that_is_yet_to_be_made_is_that_of_its_parent(tmp_path: Path) -> None:

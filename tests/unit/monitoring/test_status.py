@@ -2,8 +2,9 @@ from dataclasses import replace
 from typing import Any
 
 from mcpserver.lib.limits import Limits
+from mcpserver.lib.usage import Process
 from monitoring import status
-from monitoring.health import Config, Facts, Process
+from monitoring.health import Config, Facts
 from monitoring.status import Gathered
 
 FACTS = Facts(

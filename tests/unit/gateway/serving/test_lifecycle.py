@@ -11,12 +11,22 @@ class Counted:
     def in_flight(self) -> int:
         return 2
 
+    def allow(self, connections: int) -> None: ...
+
+    def adopt(self, number: int) -> None: ...
+
+    def release(self, number: int) -> None: ...
+
+    def adopted(self) -> list[int]:
+        return [1]
+
 
 def test_counts_are_those_of_the_server_that_runs():
     assert (serving.connections(), serving.in_flight()) == (0, 0)
     lifecycle.count_with(Counted())
     try:
         assert (serving.connections(), serving.in_flight()) == (3, 2)
+        assert serving.adopted() == [1]
     finally:
         lifecycle.count_with(None)
     assert (serving.connections(), serving.in_flight()) == (0, 0)

@@ -135,7 +135,10 @@ def url_fault(url: str, allowed: Reach) -> UrlFault | None:
 
 def _host_fault(host: str, allowed: Reach) -> UrlFault | None:
     """Judged as whoever connects reads it: full-width digits are digits to them, and an ideographic full stop is a dot."""
-    plain = unicodedata.normalize("NFKC", host).replace(_IDEOGRAPHIC_DOT, ".").lower().rstrip(".")
+    plain = unicodedata.normalize("NFKC", host).replace(_IDEOGRAPHIC_DOT, ".").lower()
+    if ".." in plain:
+        return UrlFault("bad_url", "this is not a host name")
+    plain = plain.rstrip(".")
     try:
         plain = plain if plain.isascii() else plain.encode("idna").decode().rstrip(".")
     except UnicodeError:

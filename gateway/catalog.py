@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from gateway import links
-from gateway.joined import Joined, linked, own_uri
+from gateway.joined import Joined, is_readable, linked, own_uri
 from gateway.links import Links
 from gateway.listing import CAPABILITY, REFRESH_S, Entry, Listing, load
 from keys.principal import Principal
@@ -91,7 +91,7 @@ class Catalog:
     def located(self, uri: str, principal: Principal) -> tuple[str, str] | None:
         """The remote and the own URI behind an exposed one; None when it does not exist for this key."""
         entry = self.resource(uri)
-        if entry is None or not principal.allows("resource", entry.remote, entry.own):
+        if entry is None or not is_readable(principal, entry, uri):
             return None
         return entry.remote, own_uri(entry, uri)
 

@@ -23,7 +23,7 @@ from mcpserver.protocol.inbound import Call
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Answer, Failure, Refusal
 
-_OPERATOR = Principal(key_id="operator", name="operator", fingerprint="operator")
+_OPERATOR = Principal(key_id="operator", name="operator")
 _PING_S = 10.0
 
 
@@ -38,7 +38,9 @@ class Control:
             case "status":
                 return self._runtime.status()
             case "tools":
-                return await self._tools(hidden=bool(request.get("all")))
+                return await self._tools(hidden=bool(request.get("all")), key=str(request.get("key") or ""))
+            case "keys":
+                return {"ok": True, "closed": await self._runtime.reread_keys()}
             case "call":
                 return await self._call(str(request["name"]), request.get("arguments") or {})
             case "ping":
@@ -52,12 +54,25 @@ class Control:
             case other:
                 raise GatewayError("unknown_op", f"this process does not know the operation {other!r}")
 
-    async def _tools(self, *, hidden: bool) -> dict[str, Any]:
+    async def _tools(self, *, hidden: bool, key: str) -> dict[str, Any]:
+        """Everything, or what one key sees; `hidden` ones are hidden from every key."""
+        principal = self._named(key) if key else _OPERATOR
         joined = await self._runtime.catalog.ready()
-        tools = [_described(entry) for entry in joined.entries("tools/list")]
+        tools = [
+            _described(entry)
+            for entry in joined.entries("tools/list")
+            if principal.allows("tool", entry.remote, entry.own, entry.exposed)
+        ]
         if hidden:
             tools += self._hidden(joined)
         return {"ok": True, "tools": tools, "problems": joined.problems}
+
+    def _named(self, key: str) -> Principal:
+        found = self._runtime.authenticator.named(key)
+        if found is None:
+            hint = "see them with: mcpkey list"
+            raise GatewayError("not_found", f"no key {key} opens", hint=hint, exit_code=Exit.NOT_FOUND)
+        return found
 
     def _hidden(self, joined: Joined) -> Iterator[dict[str, Any]]:
         """The tools that no client sees: another took their name, or the configuration switches them off."""

@@ -17,6 +17,8 @@ from mcpserver.protocol.versions import LISTS
 
 SERVER = {"name": "MCP-Server", "version": mcpserver.__version__}
 SIGNATURE = {SERVER_INFO: SERVER}
+# Of lists as they were encoded for different keys and eras; the same list for everybody takes a few of these bytes.
+_ENCODED_MAX_BYTES = 32 * 1024 * 1024
 
 # What each list's entries are to a key's permissions.
 _KIND: Mapping[str, Kind] = {
@@ -36,11 +38,11 @@ class Joined:
         self._shadowed: dict[str, int] = {}
         self._tables: dict[str, dict[str, Entry]] = {method: {} for method in LISTS}
         self._encoded: dict[tuple[str, str, bool, str], bytes] = {}
+        self._encoded_bytes = 0
         self._altered: dict[str, dict[str, bytes]] = {}
-        self._ttl_ms, self._public = int(REFRESH_S * 1000), True
+        self._ttl_ms = int(REFRESH_S * 1000)
         for name, listing in listings:
             self._ttl_ms = min(self._ttl_ms, listing.ttl_ms)
-            self._public = self._public and listing.public
             self.problems += [f"{name}: {problem}" for problem in listing.problems]
             for method, entries in listing.entries.items():
                 for entry in entries:
@@ -84,12 +86,17 @@ class Joined:
         key = (method, principal.fingerprint, modern, look if altered else "")
         found = self._encoded.get(key)
         if found is None:
-            found = self._encoded[key] = self._encode(method, principal, altered, modern=modern)
+            found = self._encode(method, principal, altered, modern=modern)
+            self._encoded_bytes += len(found)
+            if self._encoded_bytes > _ENCODED_MAX_BYTES:  # as many forms as keys see different things
+                self._encoded.clear()
+                self._encoded_bytes = len(found)
+            self._encoded[key] = found
         return found
 
     def hints(self) -> dict[str, Any]:
-        """The cache hints of a list: the shortest life, and `public` only when every part is and keys see the same."""
-        return {"ttlMs": self._ttl_ms, "cacheScope": "public" if self._public else "private"}
+        """The cache hints of a list: the shortest life, and never `public`: what a key sees is its own affair, and may change."""
+        return {"ttlMs": self._ttl_ms, "cacheScope": "private"}
 
     def _altered_for(self, look: str) -> Mapping[str, bytes]:
         """The tools that clients of some revisions must see in another form, by exposed name."""
@@ -107,7 +114,7 @@ class Joined:
         seen = b",".join(
             altered.get(name, entry.raw)
             for name, entry in self._tables[method].items()
-            if principal.allows(kind, entry.remote, entry.own)
+            if principal.allows(kind, entry.remote, entry.own, entry.exposed)
         )
         members = b'"' + LISTS[method].encode() + b'":[' + seen + b"]"
         if modern:
@@ -152,3 +159,10 @@ def linked(named: Links, uri: str) -> Entry | None:
 def own_uri(entry: Entry, uri: str) -> str:
     """An exposed URI as its remote knows it: without the part of its scheme that tells it from another remote's."""
     return uri[len(entry.exposed) - len(entry.own) :]
+
+
+def is_readable(principal: Principal, entry: Entry, uri: str) -> bool:
+    """Whether a key may read an exposed URI: by the URI itself, and not past a template that it was denied."""
+    if not principal.allows("resource", entry.remote, own_uri(entry, uri)):
+        return False
+    return not principal.denies(entry.remote, entry.own)

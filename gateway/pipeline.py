@@ -10,12 +10,13 @@ from typing import Any
 
 from gateway.calls import Served, Visit, error, mismatched_header, refusal, worded
 from gateway.catalog import Catalog
-from gateway.joined import SIGNATURE
+from gateway.joined import SIGNATURE, is_readable
 from gateway.listing import Entry
+from gateway.rates import Rates
 from gateway.rounds import Rounds, lists_tasks
 from gateway.subscriptions import URIS_MAX, Subscriptions, TooMany
 from gateway.tasks import CAPABILITY, EXTENSION, TaskIds
-from keys.principal import Kind
+from keys.principal import Kind, Principal
 from mcpserver.protocol import codes, jsonrpc, versions
 from mcpserver.protocol.inbound import Call
 from mcpserver.protocol.naming import SEPARATOR
@@ -31,8 +32,15 @@ _METHOD_KIND: dict[str, Kind] = {"tools/call": "tool", "prompts/get": "prompt", 
 
 class Pipeline:
     def __init__(
-        self, catalog: Catalog, pool: Pool, rounds: Rounds, tasks: TaskIds, subscriptions: Subscriptions
+        self,
+        catalog: Catalog,
+        pool: Pool,
+        rounds: Rounds,
+        tasks: TaskIds,
+        subscriptions: Subscriptions,
+        rates: Rates,
     ) -> None:
+        self._rates = rates
         self._subscriptions = subscriptions
         self._tasks = tasks
         self._catalog = catalog
@@ -76,11 +84,11 @@ class Pipeline:
         parts = [f"## {name}\n{text}" for name, text in joined_names if text]
         return "\n\n".join(parts)[:_INSTRUCTIONS_MAX]
 
-    def remote_instructions(self, snapshot: Snapshot) -> str:
+    def remote_instructions(self, snapshot: Snapshot, principal: Principal) -> str:
         told = [
             (name, kept.listing.greeting.instructions)
             for name in snapshot.remotes
-            if (kept := self._catalog.kept(name)) is not None and kept.listing is not None
+            if principal.reaches(name) and (kept := self._catalog.kept(name)) is not None and kept.listing is not None
         ]
         return self.instructions(told)
 
@@ -93,7 +101,7 @@ class Pipeline:
             "cacheScope": "private",
             "_meta": SIGNATURE,
         }
-        if instructions := self.remote_instructions(visit.snapshot):
+        if instructions := self.remote_instructions(visit.snapshot, visit.principal):
             result["instructions"] = instructions
         return Served(jsonrpc.result(visit.call.id, jsonrpc.encode(result)))
 
@@ -116,11 +124,11 @@ class Pipeline:
         if name is None:
             return refusal(call, codes.INVALID_PARAMS, f"{call.method} needs {field}, a string")
         visit.name = name
-        entry = self._find(call.method, name)
+        entry = self._find(call.method, name, visit.principal)
         if entry is None:
             await self._catalog.ready()
-            entry = self._find(call.method, name)
-        if entry is None or not visit.principal.allows(_METHOD_KIND[call.method], entry.remote, entry.own):
+            entry = self._find(call.method, name, visit.principal)
+        if entry is None:
             return _out_of_service(visit, name) or _unknown(call, name)
         if call.method == "tools/call":
             wrong = _wrong_arguments(visit, entry)
@@ -139,9 +147,8 @@ class Pipeline:
             )
         visit.name = name
         entry = joined.prompt(name) if kind == "ref/prompt" else joined.template(name) or joined.resource(name)
-        if entry is None or not visit.principal.allows(
-            "prompt" if kind == "ref/prompt" else "resource", entry.remote, entry.own
-        ):
+        about: Kind = "prompt" if kind == "ref/prompt" else "resource"
+        if entry is None or not visit.principal.allows(about, entry.remote, entry.own, entry.exposed):
             return refusal(call, codes.INVALID_PARAMS, f"unknown {kind.removeprefix('ref/')} {name}")
         return await self._forward(visit, entry)
 
@@ -152,7 +159,7 @@ class Pipeline:
             return refusal(call, codes.MISSING_CAPABILITY, f"the client did not declare {EXTENSION}", needed)
         id = jsonrpc.text(call.params.get("taskId"))
         found = self._tasks.read(id, visit.principal.key_id) if id is not None else None
-        if id is None or found is None:
+        if id is None or found is None or not visit.principal.reaches(found[0]):
             return refusal(call, codes.INVALID_PARAMS, "unknown task")
         remote, own = found
         visit.name = "task"
@@ -163,7 +170,8 @@ class Pipeline:
         call = visit.call
         if "cursor" in call.params:
             return refusal(call, codes.INVALID_PARAMS, "unknown cursor: lists have one page")
-        upstreams = [one for name in visit.snapshot.remotes if (one := self._pool.get(name)) and lists_tasks(one)]
+        reached = filter(visit.principal.reaches, visit.snapshot.remotes)
+        upstreams = [one for name in reached if (one := self._pool.get(name)) and lists_tasks(one)]
         found = await asyncio.gather(*(self._rounds.tasks_of(visit, one) for one in upstreams))
         tasks = b",".join(task for one in found for task in one)
         return Served(jsonrpc.result(call.id, b'{"tasks":[' + tasks + b"]}"))
@@ -179,6 +187,7 @@ class Pipeline:
         if place is None or visit.subscriber is None:
             return _unknown(call, uri)
         visit.remote = place[0]
+        self._rates.take_for(visit.principal, place[0])
         try:
             refused = await self._subscriptions.add(visit.subscriber, {uri: place})
         except TooMany:
@@ -197,14 +206,16 @@ class Pipeline:
             self._subscriptions.remove(visit.subscriber, uri)
         return Served(jsonrpc.result(visit.call.id, b"{}"))
 
-    def _find(self, method: str, name: str) -> Entry | None:
-        match method:
-            case "tools/call":
-                return self._catalog.joined.tool(name)
-            case "prompts/get":
-                return self._catalog.joined.prompt(name)
-            case _:
-                return self._catalog.resource(name)
+    def _find(self, method: str, name: str, principal: Principal) -> Entry | None:
+        """What a name leads to for this key; what it may not use is not found."""
+        if method == "resources/read":
+            entry = self._catalog.resource(name)
+            return entry if entry is not None and is_readable(principal, entry, name) else None
+        joined = self._catalog.joined
+        entry = joined.tool(name) if method == "tools/call" else joined.prompt(name)
+        if entry is None or not principal.allows(_METHOD_KIND[method], entry.remote, entry.own, entry.exposed):
+            return None
+        return entry
 
     async def _forward(self, visit: Visit, entry: Entry) -> Served:
         visit.remote = entry.remote
@@ -213,6 +224,8 @@ class Pipeline:
         if spec is None or upstream is None:
             why = (status.refusal(spec) if spec is not None else None) or f"{entry.remote} is no longer configured"
             return refusal(visit.call, codes.INVALID_PARAMS, why)
+        if visit.principal.grant.rates:
+            self._rates.take_for(visit.principal, entry.remote)
         served = await self._rounds.serve(visit, entry, upstream)
         if served.code == codes.HEADER_MISMATCH and visit.call.method == "tools/call":
             return await self._with_new_headers(visit, entry, upstream) or served
@@ -237,9 +250,12 @@ def _uri(call: Call) -> str:
 
 def _out_of_service(visit: Visit, name: str) -> Served | None:
     """Why a name is unknown, if it reads like one of a remote that is configured but cannot be called."""
-    remote = visit.snapshot.remotes.get(name.partition(SEPARATOR)[0])
+    first, _, own = name.partition(SEPARATOR)
+    remote = visit.snapshot.remotes.get(first)
     why = status.refusal(remote) if remote is not None else None
-    if remote is None or why is None or not visit.principal.allows(_METHOD_KIND[visit.call.method], remote.name, ""):
+    if remote is None or why is None:
+        return None
+    if not visit.principal.allows(_METHOD_KIND[visit.call.method], remote.name, own):
         return None
     visit.remote = remote.name
     return worded(visit.call, why)

@@ -21,6 +21,7 @@ from gateway.metrics import Recent
 from gateway.outbox import Outbox
 from gateway.parking import Parking
 from gateway.pipeline import Pipeline
+from gateway.rates import Rates
 from gateway.resumption import Trail, Trails
 from gateway.rounds import Rounds
 from gateway.sessions import Session, Sessions
@@ -29,6 +30,7 @@ from gateway.state import Sealer
 from gateway.subscriptions import Subscriptions
 from gateway.tasks import TaskIds
 from keys.authenticate import Authenticator
+from keys.principal import Principal
 from mcpserver.lib import log as logs
 from mcpserver.lib.clock import Clock
 from mcpserver.lib.database import in_database
@@ -46,6 +48,8 @@ log = logging.getLogger("mcp.gateway")
 _WATCH_S = 1.0
 _GUARD_S = 1.0
 _FLUSH_EVERY = 5
+# What a client can be told to list anew.
+KINDS = ("prompts", "resources", "tools")
 
 
 class Runtime:
@@ -57,6 +61,7 @@ class Runtime:
         self.clock = clock
         self.authenticator = Authenticator(clock)
         self.slots = Slots(limits)
+        self.rates = Rates(clock.monotonic)
         self.sessions = Sessions(secret)
         self.recent = Recent(clock.monotonic)
         self.pool = Pool(
@@ -79,7 +84,7 @@ class Runtime:
             self._loop_time,
             lambda: clock.now().timestamp(),
         )
-        self.pipeline = Pipeline(self.catalog, self.pool, rounds, tasks, self.subscriptions)
+        self.pipeline = Pipeline(self.catalog, self.pool, rounds, tasks, self.subscriptions, self.rates)
         self.trails = Trails(clock.monotonic)
         self.streams: dict[Outbox | Trail, tuple[str, Callable[[str], bytes | None]]] = {}
         self.draining = False
@@ -91,12 +96,14 @@ class Runtime:
         self._began = clock.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._contacts: dict[str, dict[str, Any]] = {}
+        self._streams_ended = 0
 
     async def start(self, *, again: bool = False) -> None:
         """Load keys and configuration; raises GatewayError with what is wrong. `again`: this follows a crash."""
         self._started = self.clock.now()
         await self.authenticator.start()
         self.authenticator.on_revoked.append(self._revoked)
+        self.authenticator.on_changed.append(self._changed)
         bootstrap = partial(services.bootstrap, again=again)
         snapshot = await in_database(bootstrap, self._config, self._environment, timeout_s=20)
         health = await in_database(selectors.health)
@@ -275,10 +282,25 @@ class Runtime:
         for stream, (owner, _) in list(self.streams.items()):
             if owner == key_id:
                 stream.end()
+                self._streams_ended += 1
         self.parking.end_of(key_id)
         for session in self.sessions:
             if session.key_id == key_id:
                 self.end_session(session)
+
+    async def reread_keys(self) -> int:
+        """Follow the keys now rather than within the second; how many streams that ended."""
+        before = self._streams_ended
+        await self.authenticator.refresh()
+        return self._streams_ended - before
+
+    def _changed(self, principal: Principal) -> None:
+        """A key may use other things than before: it is told that its lists changed, and of nothing that it lost."""
+        self.subscriptions.keep(principal.key_id, lambda place: principal.allows("resource", *place))
+        for stream, (owner, announce) in list(self.streams.items()):
+            if owner == principal.key_id:
+                for message in filter(None, map(announce, KINDS)):
+                    stream.put(message)
 
     def end_session(self, session: Session) -> None:
         """The session is unknown from now on, and nothing of it goes on."""

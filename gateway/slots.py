@@ -33,15 +33,15 @@ class Counter:
     def allow(self, per_key: int, total: int) -> None:
         self._max_per_key, self.max = per_key, total
 
-    def take(self, key_id: str) -> Full | None:
-        """Take a slot, or say why there is none; a slot that was taken is given back exactly once."""
+    def take(self, key_id: str, own_max: int | None = None) -> Full | None:
+        """Take a slot, or say why there is none; a slot that was taken is given back exactly once. `own_max`: the key's own."""
         if self.shut is not None:
             self.refused += 1
             return self.shut
         held = self.per_key.get(key_id, 0)
-        if held >= self._max_per_key:
+        if held >= (most := self._max_per_key if own_max is None else own_max):
             self.refused += 1
-            return Full(429, 5, f"this key has {held} {self._what}, its limit is {self._max_per_key}")
+            return Full(429, 5, f"this key has {held} {self._what}, its limit is {most}")
         if self.active >= self.max:
             self.refused += 1
             return Full(self._total_status, 5, f"the gateway has {self.active} {self._what}, its limit is {self.max}")

@@ -92,6 +92,11 @@ class Subscriptions:
     def remove(self, subscriber: Subscriber, uri: str) -> None:
         self._leave(subscriber, [uri])
 
+    def keep(self, key_id: str, allowed: Callable[[Place], bool]) -> None:
+        """A key may use other things than before: it hears of nothing else."""
+        for one in [one for one in self._subscribers if one.key_id == key_id]:
+            self._leave(one, [uri for uri, place in one.places.items() if not allowed(place)])
+
     def close(self, subscriber: Subscriber) -> None:
         """The subscriber is gone, and what it alone was told of is asked for no more."""
         self._leave(subscriber, list(subscriber.places))

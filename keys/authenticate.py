@@ -13,9 +13,10 @@ import hashlib
 import logging
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from keys import format, hashing, selectors
 from keys.principal import Principal
@@ -37,6 +38,8 @@ REMEMBERED_S = 3600.0
 REMEMBERED_MAX = 4096
 # Two different keys in one request: which one was meant is not for us to guess. No key looks like this.
 AMBIGUOUS = "ambiguous"
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +67,14 @@ class _Verified:
 
 
 class Authenticator:
-    """One per worker, on its event loop. `on_revoked` is told the id of every key that has stopped to open."""
+    """One per worker, on its event loop.
+
+    `on_revoked` is told the id of every key that has stopped to open; `on_changed` who may use other things than before.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.on_revoked: list[Callable[[str], None]] = []
+        self.on_changed: list[Callable[[Principal], None]] = []
         self.usage = Usage()
         self._clock = clock
         self._generation: int | None = None
@@ -88,7 +95,7 @@ class Authenticator:
         self._queue.close()
         await self.usage.flush()
 
-    def known(self, key: str) -> Principal | None:
+    def known(self, key: str, source: str = "") -> Principal | None:
         """The hot path: no argon2, no database, no await. None only means that `verify` must be asked."""
         verified = self._verified.get(self._digest(key))
         if verified is None:
@@ -102,8 +109,14 @@ class Authenticator:
             or self._clock.monotonic() >= verified.until
         ):
             return None
-        self.usage.note(verified.key_id, now)
+        self.usage.note(verified.key_id, now, source)
         return held.principal
+
+    def named(self, name: str) -> Principal | None:
+        """The youngest key of a name that opens, or the one with an id: to see what it sees."""
+        now = self._clock.now()
+        found = [held.principal for held in self._held.values() if held.opens(now)]
+        return next((one for one in reversed(found) if name in (one.name, one.key_id)), None)
 
     async def verify(self, key: str, source: str) -> Principal | None:
         """One argon2 run whatever was sent; None for every refusal. `source` is who sent it, such as an address."""
@@ -118,7 +131,7 @@ class Authenticator:
             self._queue.refused(source)
             return None
         self._remember(digest, _Verified(key_id, key_hash, self._clock.monotonic() + REMEMBERED_S))
-        self.usage.note(key_id, now)
+        self.usage.note(key_id, now, source)
         return held.principal
 
     async def refresh(self) -> None:
@@ -143,7 +156,9 @@ class Authenticator:
     async def _read_rows(self) -> None:
         holding: Holding | None = await in_database(selectors.holding_unless, self._generation, self._clock.now())
         if holding is not None:
-            self._generation, self._held = holding.generation, holding.keys
+            before, self._held = self._held, holding.keys
+            self._generation = holding.generation
+            self._tell_changed(before)
         self._tell_ended()
 
     def _tell_ended(self) -> None:
@@ -156,14 +171,13 @@ class Authenticator:
         for digest in [digest for digest, verified in self._verified.items() if verified.key_id in ended]:
             del self._verified[digest]
         for key_id in sorted(ended):
-            self._tell(key_id)
+            _tell(self.on_revoked, key_id)
 
-    def _tell(self, key_id: str) -> None:
-        for callback in self.on_revoked:
-            try:
-                callback(key_id)
-            except Exception:  # The others still have streams of that key to close.
-                log.exception("a listener failed at the end of key %s", key_id)
+    def _tell_changed(self, before: Mapping[str, HeldKey]) -> None:
+        for key_id, held in self._held.items():
+            known = before.get(key_id)
+            if known is not None and known.principal != held.principal:
+                _tell(self.on_changed, held.principal)
 
     def _digest(self, key: str) -> bytes:
         return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), key=self._digest_key, digest_size=32).digest()
@@ -173,6 +187,14 @@ class Authenticator:
         self._verified.move_to_end(digest)
         if len(self._verified) > REMEMBERED_MAX:
             self._verified.popitem(last=False)
+
+
+def _tell(listeners: Iterable[Callable[[T], None]], what: T) -> None:
+    for listener in listeners:
+        try:
+            listener(what)
+        except Exception:  # The others still have streams of that key to look after.
+            log.exception("a listener failed at the news of key %s", what)
 
 
 class _Queue:

@@ -18,6 +18,8 @@ class ApiKey(models.Model):
     # The end of its grace, once a younger key of the same name exists.
     retires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    # What it may use, and how much of it (keys.grant); empty: everything, within the gateway's limits.
+    grant = models.JSONField(default=dict, blank=True)
     # Written every few seconds at most (keys.usage); not a change in the sense of KeyGeneration.
     last_used_at = models.DateTimeField(null=True, blank=True)
 
@@ -42,11 +44,17 @@ class AppendOnlyQuerySet(models.QuerySet["KeyEvent"]):
 
 
 class KeyEvent(models.Model):
-    """The audit trail. It names keys by value: it outlives what it tells of."""
+    """The audit trail. It names keys by value: it outlives what it tells of.
+
+    Append-only here, in the one way that code has to it. No trigger of the database's: whoever can write SQL there can drop a
+    trigger too, and every later migration of the table would have to make it anew.
+    """
 
     class Event(models.TextChoices):
         GENERATED = "generated"
         DEPRECATED = "deprecated"
+        CHANGED = "changed"
+        RESTORED = "restored"
         REVOKED = "revoked"
         USED = "used"
 

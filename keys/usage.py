@@ -8,6 +8,8 @@ what no longer fits is counted, because serving never waits for a write.
 import logging
 from datetime import UTC, datetime
 
+import msgspec
+
 from keys import services
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
@@ -17,7 +19,15 @@ PENDING_MAX = 4000
 
 log = logging.getLogger(__name__)
 
-Uses = dict[tuple[str, int], datetime]
+
+class Use(msgspec.Struct):
+    """One key in one minute: its last call, and where the first came from."""
+
+    last: datetime
+    source: str
+
+
+Uses = dict[tuple[str, int], Use]
 
 
 class Usage:
@@ -27,10 +37,13 @@ class Usage:
         self.dropped = 0
         self._pending: Uses = {}
 
-    def note(self, key_id: str, now: datetime) -> None:
+    def note(self, key_id: str, now: datetime, source: str = "") -> None:
         entry = (key_id, int(now.timestamp()) // 60)
-        if entry in self._pending or len(self._pending) < PENDING_MAX:
-            self._pending[entry] = now
+        use = self._pending.get(entry)
+        if use is not None:
+            use.last = now
+        elif len(self._pending) < PENDING_MAX:
+            self._pending[entry] = Use(now, source)
         else:
             self.dropped += 1
 
@@ -40,13 +53,15 @@ class Usage:
         if not taken:
             return
         try:
-            await in_database(services.record_use, {_by_minute(entry): at for entry, at in taken.items()})
+            await in_database(services.record_use, {_by_minute(entry): _told(use) for entry, use in taken.items()})
         except GatewayError as error:
             log.warning("key use not recorded: %s", error)
             self._put_back(taken)
 
     def _put_back(self, taken: Uses) -> None:
         merged = taken | self._pending
+        for entry in taken.keys() & self._pending.keys():
+            merged[entry] = Use(self._pending[entry].last, taken[entry].source)
         self._pending = dict(list(merged.items())[:PENDING_MAX])
         self.dropped += len(merged) - len(self._pending)
 
@@ -54,3 +69,7 @@ class Usage:
 def _by_minute(entry: tuple[str, int]) -> tuple[str, datetime]:
     key_id, minute = entry
     return key_id, datetime.fromtimestamp(minute * 60, UTC)
+
+
+def _told(use: Use) -> tuple[datetime, str]:
+    return use.last, use.source

@@ -87,6 +87,7 @@ async def _requests(
         receive,
         may_stream=accepts(headers, b"text/event-stream"),
         heartbeat_s=runtime.limits.heartbeat_s,
+        headers=partial(runtime.rates.headers, principal),
         open_trail=lambda: runtime.trails.of_call(session.id, session.key_id, primed=is_primed(session)),
     )
     waiting: list[bytes] = []

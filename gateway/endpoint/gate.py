@@ -52,7 +52,7 @@ class Gate:
         key = presented((name, headers[name]) for name in _CREDENTIALS if name in headers)
         if key is None:
             return self._unauthorized(b"Bearer")
-        principal = self._authenticator.known(key)
+        principal = self._authenticator.known(key, source)
         if principal is None:
             try:
                 principal = await self._authenticator.verify(key, source)

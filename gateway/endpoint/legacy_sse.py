@@ -54,7 +54,7 @@ class LegacySse:
 
     async def get(self, principal: Principal, receive: Receive, send: Send) -> None:
         slots = self._runtime.slots.streams
-        if (full := slots.take(principal.key_id)) is not None:
+        if (full := slots.take(principal.key_id, principal.grant.max_connections)) is not None:
             await respond(send, no_slot(full, None))
             return
         relay = Relay(secrets.token_hex(16), principal)
@@ -82,6 +82,7 @@ class LegacySse:
         if relay is None or relay.principal.key_id != principal.key_id:
             await respond(send, refused(404, codes.INVALID_REQUEST, "this session does not exist: open /sse"))
             return
+        relay.principal = principal  # as it is now: what the key may use can change while the stream is open
         try:
             answer = self._take_all(relay, body) if jsonrpc.is_batch(body) else self._take(relay, jsonrpc.decode(body))
         except jsonrpc.Malformed as error:
@@ -113,7 +114,7 @@ class LegacySse:
             full = Full(429, 1, "this client does not read its stream")
             return no_slot(full, message.id)
         if message.method == "initialize":
-            revision, capabilities, body = initialized(self._runtime, message)
+            revision, capabilities, body = initialized(self._runtime, relay.principal, message)
             relay.session = self._opened(relay, revision, capabilities)
             relay.outbox.put_answer(sse.encode(body))
             return _ACCEPTED

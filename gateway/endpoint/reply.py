@@ -29,7 +29,7 @@ class Reply:
         *,
         may_stream: bool,
         heartbeat_s: float,
-        headers: tuple[Header, ...] = (),
+        headers: Callable[[], tuple[Header, ...]] = tuple,
         open_trail: Callable[[], Trail] | None = None,
     ) -> None:
         self.gone = False
@@ -98,7 +98,7 @@ class Reply:
         _young.discard(self)
         try:
             if self._pump is None or self._outbox is None:
-                await respond(self._send, Answer(answer.status, answer.body, (*answer.headers, *self._headers)))
+                await respond(self._send, Answer(answer.status, answer.body, (*answer.headers, *self._headers())))
                 return
             for message in messages:
                 self._put(message, must_arrive=True)
@@ -132,7 +132,9 @@ class Reply:
 
     async def _run(self, outbox: Outbox) -> None:
         try:
-            await self._send({"type": "http.response.start", "status": 200, "headers": [*EVENT_STREAM, *self._headers]})
+            await self._send(
+                {"type": "http.response.start", "status": 200, "headers": [*EVENT_STREAM, *self._headers()]}
+            )
             while (message := await outbox.get(self._heartbeat_s)) is not None:
                 await self._send({"type": "http.response.body", "body": message or sse.HEARTBEAT, "more_body": True})
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})

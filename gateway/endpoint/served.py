@@ -10,6 +10,7 @@ from gateway.calls import Served, Verdict, Visit
 from gateway.endpoint.asker import asker
 from gateway.endpoint.http import JSON, Answer
 from gateway.endpoint.reply import Reply
+from gateway.rates import TooOften
 from gateway.runtime import Runtime
 from gateway.sessions import Session
 from gateway.slots import Full
@@ -49,8 +50,10 @@ async def serve(
     subscriber: Subscriber | None = None,
 ) -> Served | Full:
     """Serve one request. Cancelling it cancels the remote's work and is logged as such."""
-    full = runtime.slots.requests.take(principal.key_id)
-    if full is not None:
+    if (full := runtime.rates.take(principal)) is not None:
+        metrics.REFUSED.labels("rate").inc()
+        return full
+    if (full := runtime.slots.requests.take(principal.key_id)) is not None:
         metrics.REFUSED.labels("requests").inc()
         return full
     visit = Visit(call, principal, runtime.snapshot, _filtered(call, notify), headers, ask, session_id, subscriber)
@@ -61,6 +64,10 @@ async def serve(
         served = await runtime.pipeline.serve(visit)
         verdict, code = served.verdict, served.code
         return served
+    except TooOften as refused:
+        metrics.REFUSED.labels("rate").inc()
+        verdict, code = Verdict.REFUSED, codes.INTERNAL_ERROR
+        return refused.full
     except Exception:
         verdict, code = Verdict.FAILED, codes.INTERNAL_ERROR
         raise

@@ -5,6 +5,7 @@ Source: specification 2026-07-28, basic/transports/streamable-http, basic/patter
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -59,6 +60,7 @@ async def _request(
         receive,
         may_stream=b"text/event-stream" in headers.get(b"accept", b""),
         heartbeat_s=runtime.limits.heartbeat_s,
+        headers=partial(runtime.rates.headers, principal),
     )
     task = asyncio.current_task()
     assert task is not None
@@ -99,7 +101,7 @@ async def _listen(runtime: Runtime, principal: Principal, call: Call, receive: R
         await respond(send, refused(400, error.code, error.message, id=call.id))
         return
     slots = runtime.slots.streams
-    if (no := slots.take(principal.key_id)) is not None:
+    if (no := slots.take(principal.key_id, principal.grant.max_connections)) is not None:
         await respond(send, no_slot(no, call.id))
         return
     granted: dict[str, Any] = {name: True for name in _WANTED if bytes(wanted.get(name, b"")) == b"true"}

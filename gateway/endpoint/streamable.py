@@ -6,6 +6,7 @@ a notification; ending is DELETE. What its streams said is kept for it meanwhile
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 from gateway.calls import Served
@@ -96,7 +97,7 @@ async def _between_calls(
     older, slots = session.stream, runtime.slots.streams
     if older is not None:
         older.end()  # its slot passes on: a key with no slot to spare can reconnect
-    elif (full := slots.take(principal.key_id)) is not None:
+    elif (full := slots.take(principal.key_id, principal.grant.max_connections)) is not None:
         await respond(send, no_slot(full, None))
         return
     trail, after = found or (_fresh_trail(runtime, session), 0)
@@ -133,7 +134,7 @@ async def _rest_of_call(
         await respond(send, _NO_MORE)
         return
     slots = runtime.slots.streams
-    if (full := slots.take(principal.key_id)) is not None:
+    if (full := slots.take(principal.key_id, principal.grant.max_connections)) is not None:
         await respond(send, no_slot(full, None))
         return
     outbox = trail.follow(after)
@@ -155,7 +156,7 @@ async def delete(runtime: Runtime, principal: Principal, headers: inbound.Header
     await respond(send, session)
 
 
-def initialized(runtime: Runtime, message: jsonrpc.Request) -> tuple[str, bytes, bytes]:
+def initialized(runtime: Runtime, principal: Principal, message: jsonrpc.Request) -> tuple[str, bytes, bytes]:
     """The revision that a handshake settles on, the client's capabilities, and the result; raises Malformed."""
     params = jsonrpc.fields(message.params)
     proposed = jsonrpc.text(params.get("protocolVersion"))
@@ -169,7 +170,7 @@ def initialized(runtime: Runtime, message: jsonrpc.Request) -> tuple[str, bytes,
         "capabilities": runtime.pipeline.capabilities(modern=False),
         "serverInfo": SERVER,
     }
-    if instructions := runtime.pipeline.remote_instructions(runtime.snapshot):
+    if instructions := runtime.pipeline.remote_instructions(runtime.snapshot, principal):
         result["instructions"] = instructions
     return revision, capabilities, jsonrpc.result(message.id, jsonrpc.encode(result))
 
@@ -216,11 +217,13 @@ def _level_set(session: Session, call: Call) -> bytes:
 
 def _initialize(runtime: Runtime, principal: Principal, message: jsonrpc.Request) -> Answer:
     try:
-        revision, capabilities, body = initialized(runtime, message)
+        revision, capabilities, body = initialized(runtime, principal, message)
     except jsonrpc.Malformed as error:
         return refused(400, error.code, error.message, id=message.id)
+    if (full := runtime.rates.take(principal)) is not None:
+        return no_slot(full, message.id)
     session = runtime.sessions.open(principal, revision, capabilities)
-    return Answer(200, body, (JSON, (SESSION, session.id.encode())))
+    return Answer(200, body, (JSON, (SESSION, session.id.encode()), *runtime.rates.headers(principal)))
 
 
 def session_of(runtime: Runtime, principal: Principal, headers: inbound.Headers) -> Session | Answer:
@@ -250,6 +253,7 @@ async def _request(
         receive,
         may_stream=accepts(headers, b"text/event-stream"),
         heartbeat_s=runtime.limits.heartbeat_s,
+        headers=partial(runtime.rates.headers, principal),
         open_trail=lambda: runtime.trails.of_call(session.id, session.key_id, primed=is_primed(session)),
     )
     task = asyncio.current_task()

@@ -4,6 +4,7 @@ The client-side name is `gw`: short, because clients put it before every tool's 
 """
 
 import json
+from collections.abc import Callable, Mapping
 
 NO_KEY = "YOUR_KEY"
 
@@ -29,6 +30,15 @@ def curl(url: str, key: str) -> str:
         "  -H 'Mcp-Method: tools/list' \\\n"
         f"""  -d '{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{{{meta}}}}}}}'"""
     )
+
+
+# By the word that commands take for each.
+CLIENTS: Mapping[str, Callable[[str, str], str]] = {
+    "claude-code": claude_code,
+    "cursor": cursor,
+    "vscode": vs_code,
+    "curl": curl,
+}
 
 
 def page(url: str, key: str | None) -> str:

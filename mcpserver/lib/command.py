@@ -71,7 +71,14 @@ class Answer:
     exit_code: Exit = Exit.DONE
 
 
-Result = Mapping[str, Any] | Answer
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Documents that come one after another, a line each, until there are no more or nobody reads."""
+
+    documents: Iterable[Mapping[str, Any]]
+
+
+Result = Mapping[str, Any] | Answer | Lines
 
 
 class Subcommand:
@@ -137,7 +144,20 @@ class JsonCommand(BaseCommand):
         self._quiet = bool(options.get("quiet"))
         target = options.get(_OURS) or self
         wanted = {name: value for name, value in options.items() if name not in _NOT_FOR_RUN}
-        self._leave(_settled(partial(target.run, **wanted)), output=options.get("output") or _preferred_output())
+        run = partial(self._run_to_its_end, partial(target.run, **wanted))
+        self._leave(_settled(run), output=options.get("output") or _preferred_output())
+
+    def _run_to_its_end(self, run: Callable[[], Result]) -> Mapping[str, Any] | Answer:
+        result = run()
+        if not isinstance(result, Lines):
+            return result
+        try:
+            for document in result.documents:
+                if not _put(self.stdout, json.dumps(document, default=_plain)):
+                    break
+        except KeyboardInterrupt:  # How one ends that would go on for ever: nothing to tell.
+            raise SystemExit(int(Exit.INTERRUPTED)) from None
+        raise SystemExit(int(Exit.DONE))
 
     def _leave(self, answer: Answer, *, output: str) -> None:
         document = {"schema": SCHEMA, "ok": answer.exit_code == Exit.DONE, **answer.document}
@@ -180,7 +200,7 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 # Settling: every way that `run` can end becomes an Answer.
 
 
-def _settled(work: Callable[[], Result]) -> Answer:
+def _settled(work: Callable[[], Mapping[str, Any] | Answer]) -> Answer:
     try:
         result = work()
     except GatewayError as error:
@@ -330,6 +350,17 @@ def _write(stream: OutputWrapper, text: str) -> OSError | None:
         _abandon(stream)
         return error
     return None
+
+
+def _put(stream: OutputWrapper, line: str) -> bool:
+    """False once nobody reads."""
+    try:
+        stream.write(line, style_func=str)
+        stream.flush()
+    except OSError:
+        _abandon(stream)
+        return False
+    return True
 
 
 def _is_terminal(stream: OutputWrapper) -> bool:

@@ -41,7 +41,13 @@ django.setup()
 from django.core.management import call_command
 call_command("migrate", verbosity=0)
 from keys import services
-print(json.dumps({name: services.generate(name=name, actor="test")["key"] for name in ("main", "other", "doomed")}))
+GRANTS = {
+    "narrow": {"mcps": ("demo", "odd", "old"), "deny": ("*__echo", "old__*", "odd__peer://*")},
+    "counted": {"rate": 3, "rates": (("demo", 1),), "max_connections": 1},
+}
+NAMES = ("main", "other", "doomed", *GRANTS)
+made = {name: services.generate(name=name, actor="test", changes=GRANTS.get(name, {})) for name in NAMES}
+print(json.dumps({name: one["key"] for name, one in made.items()}))
 """
 
 
@@ -460,7 +466,7 @@ def sentinel(value: str) -> str:
 
 @contextlib.contextmanager
 def prepared(remotes: Mapping[str, Any], **limits: str) -> Iterator[Gateway]:
-    """A folder with a migrated database and three keys in it; the gateway is not started."""
+    """A folder with a migrated database and keys in it; the gateway is not started."""
     folder = Path(tempfile.mkdtemp(prefix="gateway-"))
     done = subprocess.run(
         [sys.executable, "-c", _PREPARE],

@@ -1,7 +1,9 @@
 """`mcpkey`, as documents and exit codes; a few times as the process that people start."""
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from keys import format, selectors
+from keys.grant import EVERYTHING
 from keys.management.commands.mcpkey import Command
 from keys.models import ApiKey, KeyEvent
 from mcpserver.lib.clock import SystemClock
@@ -67,6 +70,7 @@ def test_generate_prints_the_key_once_and_says_so(mcpkey):
         "prefix": f"mcp_{row.key_id}",
         "created_at": row.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "expires_at": None,
+        **EVERYTHING.document(),
         "deprecated": [],
     }
     assert "cannot be shown again" in words
@@ -100,6 +104,7 @@ def test_list_shows_working_keys_and_never_a_secret(mcpkey):
                 "expires_at": None,
                 "retires_at": None,
                 "revoked_at": None,
+                **EVERYTHING.document(),
             }
         ],
     }
@@ -124,7 +129,10 @@ def test_revoke_by_name_and_by_id(mcpkey):
     made = [mcpkey("generate", name)[1] for name in ("main", "other")]
     ended = [{"id": key["id"], "name": key["name"]} for key in made]
     answers = [mcpkey("revoke", "main"), mcpkey("revoke", "--id", made[1]["id"])]
-    assert answers == [(0, {"schema": 1, "ok": True, "revoked": [key], "already_revoked": []}, "") for key in ended]
+    assert answers == [
+        (0, {"schema": 1, "ok": True, "revoked": [key], "already_revoked": [], "connections_closed": None}, "")
+        for key in ended
+    ]
     assert not selectors.any_opens(SystemClock().now())
 
 
@@ -171,7 +179,7 @@ def test_revoke_by_name_and_by_id(mcpkey):
                 "error": "usage",
                 "message": "unknown command: genrate",
                 "hint": "did you mean generate? see: mcpkey --help",
-                "choices": ["generate", "list", "revoke"],
+                "choices": ["generate", "list", "show", "set", "revoke", "verify", "audit"],
             },
         ),
     ],
@@ -238,3 +246,74 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
         ["sh", "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_what_a_key_may_use_is_given_shown_changed_and_cleared(mcpkey):
+    words = "generate ci --mcps a,b --allow a__* --deny *__delete_* --max-connections 2 --rate 600 --rate a=60"
+    given = {"mcps": ["a", "b"], "allow": ["a__*"], "deny": ["*__delete_*"], "max_connections": 2, "rate": 600}
+    made = mcpkey(*words.split())[1]
+    assert {name: made[name] for name in (*given, "rates")} == given | {"rates": {"a": 60}}
+    mcpkey("set", "ci", "--clear", "rate", "--clear", "allow", "--rate", "b=5", "--mcps", "b")
+    code, document, _ = mcpkey("show", "ci")
+    (key,) = document["keys"]
+    assert code == 0
+    assert {name: key[name] for name in (*given, "rates")} == given | {
+        "mcps": ["b"],
+        "allow": [],
+        "rate": None,
+        "rates": {"b": 5},
+    }
+    assert [event["event"] for event in document["events"]] == ["generated", "changed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("set ci", 2, "nothing to set"),
+        ("set --rate 5", 2, "give either NAME or --id ID"),
+        ("set ci --allow stripe", 2, "'stripe' would never match"),
+        ("set ci --rate a=x", 2, "argument --rate: 'x' is not a number from 1 to 1000000"),
+        ("set ci --mcps ,", 2, "--mcps names no remote"),
+        ("set nobody --rate 5", 5, "no key has the name or id 'nobody'"),
+        ("show nobody", 5, "no key has the name or id 'nobody'"),
+        ("generate new --replaces nobody", 5, "no key has the name or id 'nobody'"),
+    ],
+)
+def test_a_change_that_cannot_be_made_says_why_and_makes_none(mcpkey, words, code, message):
+    mcpkey("generate", "ci")
+    failed, document, _ = mcpkey(*words.split())
+    assert (failed, document["message"]) == (code, message)
+    assert KeyEvent.objects.count() == 1
+
+
+def test_verify_reads_the_key_from_stdin_and_ends_with_0_or_4(mcpkey, monkeypatch):
+    key = mcpkey("generate", "main")[1]["key"]
+
+    def verify(text):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        code, document, _ = mcpkey("verify")
+        return code, document["valid"], document["name"], document["status"]
+
+    assert verify(key + "\n") == (0, True, "main", "active")
+    assert verify(key[:-1]) == (4, False, None, "malformed")
+    mcpkey("revoke", "main")
+    assert verify(key) == (4, False, "main", "revoked")
+
+
+def test_a_snippet_for_the_client_comes_with_the_key(mcpkey):
+    made = mcpkey("generate", "main", "--client", "claude-code")[1]
+    assert made["snippet"].startswith("claude mcp add --transport http")
+    assert f"Bearer {made['key']}" in made["snippet"]
+
+
+def test_the_audit_is_followed_line_by_line_until_nobody_reads(manage, tmp_path):
+    assert manage("migrate", "-v", "0")[0] == 0
+    manage("mcpkey", "generate", "main")
+    environment = {"PATH": os.environ["PATH"], "SECRET_KEY": "x", "MCP_DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "manage.py", "mcpkey", "audit", "--follow"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as following:
+        assert json.loads(following.stdout.readline())["event"] == "generated"
+        manage("mcpkey", "revoke", "main")
+        assert json.loads(following.stdout.readline())["event"] == "revoked"
+        following.send_signal(signal.SIGINT)
+        assert (following.stdout.read(), following.wait(10)) == ("", 130)

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import IntegrityError, connections, transaction
 
-from keys import format, hashing, selectors, services
+from keys import format, hashing, saved, selectors, services
+from keys.grant import EVERYTHING, Grant
 from keys.models import ApiKey, AppendOnlyError, KeyEvent
 from mcpserver.lib.errors import GatewayError
 
@@ -55,6 +56,7 @@ def test_a_new_key_is_shown_once_and_stored_as_a_hash(generate):
         "prefix": f"mcp_{key_id}",
         "created_at": NOON,
         "expires_at": None,
+        **EVERYTHING.document(),
         "deprecated": [],
     }
     assert format.parse(key).key_id == key_id
@@ -236,6 +238,7 @@ def test_the_list_tells_each_key_whole_and_those_that_ended_when_asked(generate,
         "expires_at": NOON + HOUR,
         "retires_at": None,
         "revoked_at": None,
+        **EVERYTHING.document(),
     }
     assert selectors.list_keys(clock.now()) == [described]
     assert [(k["id"], k["status"]) for k in selectors.list_keys(clock.now(), ended=True)] == [
@@ -255,10 +258,10 @@ def test_whether_anybody_could_come_in(generate, clock):
 def test_use_is_one_audit_row_per_key_and_minute_however_many_workers_tell_it(generate, clock):
     key_id = generate()["id"]
     minute = NOON + timedelta(minutes=1)
-    services.record_use({(key_id, NOON): NOON + timedelta(seconds=9), (key_id, minute): minute})
-    services.record_use({(key_id, NOON): NOON + timedelta(seconds=30)})
-    used = KeyEvent.objects.filter(event="used").order_by("at").values_list("key_id", "name", "actor", "at")
-    assert list(used) == [(key_id, "main", "gateway", NOON), (key_id, "main", "gateway", minute)]
+    services.record_use({(key_id, NOON): (NOON + timedelta(seconds=9), "::1"), (key_id, minute): (minute, "")})
+    services.record_use({(key_id, NOON): (NOON + timedelta(seconds=30), "10.0.0.7")})
+    used = KeyEvent.objects.filter(event="used").order_by("at").values_list("key_id", "name", "actor", "at", "detail")
+    assert list(used) == [(key_id, "main", "gateway", NOON, {"from": "::1"}), (key_id, "main", "gateway", minute, {})]
     assert selectors.list_keys(clock.now())[0]["last_used_at"] == minute
     assert selectors.generation() == 1
 
@@ -282,5 +285,110 @@ def _generate_and_leave():
 
 
 def test_use_of_a_key_that_has_no_row_is_passed_over():
-    services.record_use({("gone", NOON): NOON})
+    services.record_use({("gone", NOON): (NOON, "")})
     assert not KeyEvent.objects.exists()
+
+
+class TestGrants:
+    def test_a_younger_key_of_the_name_may_use_what_the_older_could(self, generate, clock):
+        generate(changes={"mcps": ("docs",), "rate": 60})
+        services.revoke(name="main", actor="cli:test", clock=clock)
+        made = generate(changes={"rate": 30})
+        assert (made["mcps"], made["rate"]) == (["docs"], 30)
+
+    def test_a_key_that_replaces_another_retires_it_and_may_use_what_it_could(self, generate):
+        old = generate("main", changes={"deny": ("*__delete_*",)})
+        new = generate("main-v2", replaces="main")
+        assert new["deprecated"] == [{"id": old["id"], "until": NOON + 24 * HOUR}]
+        assert new["deny"] == ["*__delete_*"]
+
+    def test_what_is_to_be_replaced_must_exist(self, generate):
+        with pytest.raises(GatewayError) as refused:
+            generate("main-v2", replaces="mian")
+        assert (refused.value.code, selectors.list_keys(NOON), selectors.generation()) == ("not_found", [], 0)
+
+    def test_a_change_replaces_what_it_names_and_is_audited(self, generate, clock):
+        made = generate(changes={"mcps": ("docs",)})
+        changed = services.change(name="main", changes={"rate": 5}, expires_in=HOUR, actor="cli:other", clock=clock)
+        may = Grant(mcps=("docs",), rate=5).document()
+        assert changed == {"changed": [{"id": made["id"], "name": "main", "expires_at": NOON + HOUR, **may}]}
+        until = (NOON + HOUR).isoformat()
+        detail = {"mcps": ["docs"], "rate": 5, "expires_at": until}
+        assert events()[-1] == ("changed", made["id"], "main", "cli:other", detail)
+        assert selectors.generation() == 2
+
+    def test_a_change_by_name_does_not_bring_back_what_has_ended(self, generate, clock):
+        expired = generate(expires_in=HOUR)
+        clock.time += 2 * HOUR
+        with pytest.raises(GatewayError) as refused:
+            services.change(name="main", expires_in=HOUR, actor="cli:test", clock=clock)
+        assert (refused.value.code, int(refused.value.exit_code)) == ("ended", 4)
+        services.change(key_id=expired["id"], expires_in=HOUR, actor="cli:test", clock=clock)
+        services.revoke(name="main", actor="cli:test", clock=clock)
+        with pytest.raises(GatewayError):
+            services.change(key_id=expired["id"], expires_in=HOUR, actor="cli:test", clock=clock)
+
+    def test_a_grant_that_cannot_be_read_opens_nothing(self, generate, clock):
+        generate("broken")
+        generate("good")
+        ApiKey.objects.filter(name="broken").update(grant={"from_the_future": True})
+        holding = selectors.holding_unless(None, clock.now())
+        assert [held.principal.name for held in holding.keys.values()] == ["good"]
+
+
+class TestJudged:
+    def test_only_who_holds_the_whole_key_learns_whose_it_is(self, generate, clock):
+        key = generate(expires_in=HOUR)["key"]
+        near = format.compose(format.parse(key).key_id, "x" * format.SECRET_LENGTH)
+        assert selectors.judged(key, clock.now()) == ("main", "active", True)
+        assert selectors.judged(near, clock.now()) == ("", "unknown", False)
+        assert selectors.judged(key[:-1], clock.now()) == ("", "malformed", False)
+        assert selectors.judged(key, clock.now() + HOUR) == ("main", "expired", True)  # within the leeway
+        assert selectors.judged(key, clock.now() + 2 * HOUR) == ("main", "expired", False)
+        services.revoke(name="main", actor="cli:test", clock=clock)
+        assert selectors.judged(key, clock.now()) == ("main", "revoked", False)
+
+
+class TestRestore:
+    def test_lost_keys_come_back_as_they_were_and_it_is_audited(self, generate, clock):
+        made = generate(changes={"rate": 9})
+        kept = saved.read(list(selectors.exported()))
+        ApiKey.objects.all().delete()
+        plan = services.restore(kept, revoked={}, actor="cli:test", backup="b.json", clock=clock)
+        assert saved.read(list(selectors.exported())) == kept == list(plan.added)
+        assert selectors.judged(made["key"], clock.now()) == ("main", "active", True)
+        assert events()[-1] == ("restored", made["id"], "main", "cli:test", {"backup": "b.json", "rate": 9})
+
+    @pytest.mark.edge(20)
+    def test_no_restore_brings_a_revoked_key_back(self, generate, clock):
+        made = generate()
+        before = saved.read(list(selectors.exported()))
+        services.revoke(name="main", actor="cli:test", clock=clock)
+        after = saved.read(list(selectors.exported()))
+        services.restore(before, revoked={}, actor="cli:test", backup="b", clock=clock)
+        assert selectors.judged(made["key"], clock.now())[1] == "revoked"
+        ApiKey.objects.all().delete()
+        services.restore(before, revoked={made["id"]: NOON}, actor="cli:test", backup="b", clock=clock)
+        assert selectors.judged(made["key"], clock.now())[1] == "revoked"
+        ApiKey.objects.all().delete()
+        services.restore(before, revoked={}, actor="cli:test", backup="b", clock=clock)
+        assert selectors.judged(made["key"], clock.now())[1] == "active"
+        services.restore(after, revoked={}, actor="cli:test", backup="b", clock=clock)
+        assert selectors.judged(made["key"], clock.now())[1] == "revoked"
+
+
+class TestAudit:
+    def test_it_can_be_read_by_name_id_kind_and_age_newest_last(self, generate, clock):
+        first = generate("a")
+        clock.time += HOUR
+        generate("b")
+        services.revoke(name="a", actor="cli:test", clock=clock)
+
+        def told(**wanted):
+            return [(event["event"], event["name"]) for event in selectors.audit(**wanted)]
+
+        assert told() == [("generated", "a"), ("generated", "b"), ("revoked", "a")]
+        assert told(name="a") == told(name=first["prefix"]) == [("generated", "a"), ("revoked", "a")]
+        assert told(event="revoked") == told(limit=1) == [("revoked", "a")]
+        assert told(since=NOON + HOUR) == [("generated", "b"), ("revoked", "a")]
+        assert told(after=selectors.audit()[1]["number"]) == [("revoked", "a")]

@@ -31,7 +31,9 @@ def granted(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer, or its error as this process's own."""
     if answer.get("ok"):
         return answer
-    raise GatewayError(str(answer.get("error")), str(answer.get("message")), hint=str(answer.get("hint", "")))
+    code = str(answer.get("error"))
+    exit_code = Exit.NOT_FOUND if code == "not_found" else Exit.FAILED
+    raise GatewayError(code, str(answer.get("message")), hint=str(answer.get("hint", "")), exit_code=exit_code)
 
 
 def patience_s() -> float:

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from mcpserver.lib.command import Result, Subcommand
+from mcpserver.lib.command import Result, Subcommand, usage_error
 from mcpserver.lib.errors import GatewayError
 from remotes.management.mcp import arguments
 from remotes.management.mcp.sources import LISTING_S, ask, configured, granted, named, not_found, patience_s
@@ -15,10 +15,13 @@ class ToolsList(Subcommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--mcp", metavar="NAME", help="only those of this remote")
+        parser.add_argument("--key", metavar="NAME", help="as the youngest key of this name sees it")
         parser.add_argument("--all", action="store_true", help="also those that are disabled or shadowed, and why")
 
-    def run(self, *, mcp: str | None, all: bool) -> dict[str, Any]:
-        answer = granted(ask({"op": "tools", "all": all}, timeout_s=LISTING_S))
+    def run(self, *, mcp: str | None, all: bool, key: str | None) -> dict[str, Any]:
+        if all and key is not None:
+            raise usage_error("--all shows what no key sees: leave out --key, or --all")
+        answer = granted(ask({"op": "tools", "all": all, "key": key}, timeout_s=LISTING_S))
         tools = answer["tools"]
         if mcp is not None:
             tools = [tool for tool in tools if tool["mcp"] == mcp]

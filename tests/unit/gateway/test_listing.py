@@ -10,7 +10,8 @@ import pytest
 
 from gateway.joined import Joined
 from gateway.listing import Listing, load
-from keys.principal import Kind, Principal
+from keys.grant import Grant
+from keys.principal import Principal
 from mcpserver.protocol import jsonrpc
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.connection import Greeting
@@ -187,17 +188,13 @@ class TestJoining:
         assert joined.resource("y://one") is None
 
     async def test_a_key_sees_what_it_may_use_and_no_more(self) -> None:
-        class Limited(Principal):
-            def allows(self, kind: Kind, remote: str, name: str) -> bool:
-                return remote == "a"
-
         joined = Joined(1, [(name, await listing(name, tools=[tool("t")])) for name in ("a", "b")])
-        assert names(joined, principal=Limited("x", "x", fingerprint="only a")) == ["a__t"]
+        assert names(joined, principal=Principal("x", "x", Grant(mcps=("a",)))) == ["a__t"]
         assert names(joined) == ["a__t", "b__t"]
 
 
 class TestHints:
-    async def test_the_shortest_life_and_public_only_when_all_are(self) -> None:
+    async def test_the_shortest_life_and_never_public_as_keys_see_different_things(self) -> None:
         fresh = await listing(
             "a", revision="2026-07-28", hints={"ttlMs": 5000, "cacheScope": "public"}, tools=[tool("t")]
         )
@@ -208,7 +205,7 @@ class TestHints:
             "c", revision="2026-07-28", hints={"ttlMs": 9000, "cacheScope": "private"}, tools=[tool("t")]
         )
         legacy = await listing("d", tools=[tool("t")])
-        assert Joined(1, [("a", fresh), ("b", short)]).hints() == {"ttlMs": 10, "cacheScope": "public"}
+        assert Joined(1, [("a", fresh), ("b", short)]).hints() == {"ttlMs": 10, "cacheScope": "private"}
         assert Joined(1, [("a", fresh), ("c", private)]).hints()["cacheScope"] == "private"
         assert Joined(1, [("a", fresh), ("d", legacy)]).hints() == {"ttlMs": 5000, "cacheScope": "private"}
 

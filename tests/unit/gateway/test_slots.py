@@ -59,3 +59,11 @@ def test_the_counts_always_add_up(steps: list[tuple[str, bool]]) -> None:
             held.append(key)
     assert counter.active == len(held) == sum(counter.per_key.values()) <= 4
     assert all(counter.per_key[key] == held.count(key) <= 2 for key in held)
+
+
+def test_a_keys_own_limit_takes_the_place_of_everybodys() -> None:
+    streams = Slots(LIMITS).streams
+    assert streams.take("a", 2) is None
+    assert streams.take("a", 2) is None
+    assert streams.take("b", 1) == Full(429, 5, "the gateway has 2 open streams, its limit is 2")
+    assert streams.take("a", 2) == Full(429, 5, "this key has 2 open streams, its limit is 2")

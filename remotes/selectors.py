@@ -19,6 +19,15 @@ def head_number() -> int:
     return revisions.head_number()
 
 
+def revision_text(number: int) -> str | None:
+    return revisions.text_of(number)
+
+
+def history(limit: int) -> list[dict[str, Any]]:
+    """The last revisions with actor and time, newest first."""
+    return revisions.history(limit)
+
+
 def pending_error() -> list[dict[str, Any]] | None:
     """The problems of an edit that this process saw and did not apply."""
     return following.pending_error()

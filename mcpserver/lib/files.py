@@ -8,12 +8,15 @@ It never follows what a symlink used to point to: the link stays, its target is 
 """
 
 import fcntl
+import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mcpserver.lib.errors import Exit, GatewayError
 
@@ -21,6 +24,7 @@ LOCK_WAIT_S = 10.0
 # Between two tries: short beside the milliseconds that an edit takes, long beside a busy loop.
 _LOCK_POLL_S = 0.02
 NEW_FILE_MODE = 0o600
+_HOLDER_MAX_BYTES = 1000
 
 
 class Staged:
@@ -92,17 +96,42 @@ def locked(lock_file: Path, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
 
 
 def _acquire(descriptor: int, lock_file: Path, wait_s: float) -> None:
+    """Whoever holds it writes into it who they are, for those who wait in vain; only the kernel's lock counts."""
     deadline = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                message = f"another process has held {lock_file.name} for {wait_s:g} s"
-                raise GatewayError("locked", message, hint="try again", exit_code=Exit.CONFLICT) from None
+                raise _locked(_holder(descriptor), lock_file, wait_s) from None
             time.sleep(_LOCK_POLL_S)
         else:
+            with suppress(OSError):  # On a full disk nobody is named, and the lock holds all the same.
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "command": _command()}).encode(), 0)
             return
+
+
+def _locked(holder: dict[str, Any], lock_file: Path, wait_s: float) -> GatewayError:
+    who = f"{holder['command']} (pid {holder['pid']})" if holder else "another process"
+    hint = f"try again, or look at it: ps -fp {holder['pid']}" if holder else "try again"
+    message = f"{who} has held {lock_file.name} for {wait_s:g} s"
+    return GatewayError("locked", message, hint=hint, exit_code=Exit.CONFLICT, holder=holder or None)
+
+
+def _holder(descriptor: int) -> dict[str, Any]:
+    try:
+        told = json.loads(os.pread(descriptor, _HOLDER_MAX_BYTES, 0))
+        return {"pid": int(told["pid"]), "command": str(told["command"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _command() -> str:
+    """What this process was started as: the first words alone, as later ones may be secrets."""
+    program, *words = sys.argv or ["python"]
+    shown = words[:3] if program.endswith("manage.py") else [Path(program).name]
+    return " ".join(shown)[:100]
 
 
 def _mode_of(path: Path) -> int:

@@ -80,6 +80,9 @@ def stage(path: Path, text: str) -> files.Staged:
     """The text on the disk, not yet in place; GatewayError when the folder takes no file."""
     if os.path.ismount(path):
         raise _unwritable(path, OSError(errno.EBUSY, "the file is a mount of its own"))
+    if (path.parent / "..data").is_symlink():
+        # How Kubernetes mounts a ConfigMap or Secret: what is written there is gone with the next update.
+        raise _unwritable(path, OSError(errno.EROFS, "the folder is a mounted ConfigMap"))
     try:
         return files.Staged(path, text.encode())
     except OSError as error:
@@ -100,7 +103,7 @@ def _unwritable(path: Path, error: OSError) -> GatewayError:
         hint = "make space and try again: nothing has changed"
         return GatewayError("disk_full", f"{path} cannot be written: the disk is full", hint=hint)
     if error.errno in _UNWRITABLE:
-        hint = "change the file where it comes from (a mounted configuration): it is watched and applied"
+        hint = "change the file where it comes from (a ConfigMap, an image): it is watched and applied"
         return GatewayError("read_only", f"{path} cannot be written: {error.strerror}", hint=hint)
     return GatewayError("io_error", f"{path} cannot be written: {error.strerror}", hint="nothing has changed")
 

@@ -4,14 +4,13 @@ In memory alone: after a restart the file and the head revision are compared ane
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from mcpserver.lib.clock import Clock
 from remotes.config.files import Watched
-from remotes.config.snapshot import Problem
 
 
 @dataclass(slots=True)
@@ -49,8 +48,3 @@ def forget() -> None:
 def pending_error() -> list[dict[str, Any]] | None:
     """The problems of an edit that was not applied; None while there is none."""
     return next((state.pending for state in _followed.values() if state.pending), None)
-
-
-def documents(problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
-    """Problems as JSON objects."""
-    return [asdict(problem) for problem in problems]

@@ -6,6 +6,7 @@ file's content means beside the head is decided here, from values.
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from django.db import transaction
 
@@ -62,6 +63,16 @@ def head_number() -> int:
 
 def sha256_of(number: int) -> str | None:
     return ConfigRevision.objects.filter(number=number).values_list("sha256", flat=True).first()
+
+
+def text_of(number: int) -> str | None:
+    return ConfigRevision.objects.filter(number=number).values_list("text", flat=True).first()
+
+
+def history(limit: int) -> list[dict[str, Any]]:
+    """The last revisions, newest first, without their texts."""
+    rows = ConfigRevision.objects.order_by("-number").values("number", "at", "actor", "sha256")
+    return [dict(row) for row in rows[:limit]]
 
 
 def is_known(sha256: str) -> bool:

@@ -6,7 +6,7 @@ Pure: no file, no database, no clock. `remotes.config.load` builds it; nobody el
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -120,6 +120,11 @@ class Problem:
     code: str
     message: str
     hint: str = ""
+
+
+def documents(problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
+    """Problems as JSON objects."""
+    return [asdict(problem) for problem in problems]
 
 
 @dataclass(frozen=True, slots=True)

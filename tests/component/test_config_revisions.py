@@ -15,7 +15,7 @@ from django.db import OperationalError, connections
 from mcpserver.lib import files as writing
 from mcpserver.lib.errors import Exit, GatewayError
 from remotes import selectors, services
-from remotes.config import files, following, load, revisions
+from remotes.config import files, following, load, revisions, watching
 from remotes.models import ConfigRevision
 from remotes.signals import config_changed, config_changing
 
@@ -500,7 +500,7 @@ def test_an_edit_beside_a_change_from_another_machine_is_reported_and_the_next_o
 
 
 def test_a_file_that_is_held_by_another_writer_follows_a_second_later(gateway, path, tmp_path, monkeypatch):
-    monkeypatch.setattr(services, "FOLLOW_WAIT_S", 0.01)
+    monkeypatch.setattr(watching, "FOLLOW_WAIT_S", 0.01)
     gateway.start()
     elsewhere(TWO, tmp_path, expected=1)
     with files.exclusive(path):

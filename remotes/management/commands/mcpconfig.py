@@ -15,8 +15,8 @@ from mcpserver.lib.command import Answer, JsonCommand, Subcommand
 from mcpserver.lib.errors import Exit
 from remotes import selectors, services
 from remotes.config import files, load, schema, view
-from remotes.config.following import documents
 from remotes.config.load import Reading
+from remotes.config.snapshot import documents
 
 
 def _add_file(parser: CommandParser) -> None:

@@ -114,8 +114,11 @@ def edit(
             if expected is not None and expected != number:
                 raise _conflict(expected, number)
             done = _changed(change, path, head, environment)
+            if head is None and not dry_run:
+                # What was there before the first edit is a revision too: there is a way back to it.
+                number = commit_and_publish(done.before, path=path, expected=0, actor=actor)
             if dry_run or done.after == done.before:
-                return done
+                return replace(done, number=number)
             try:
                 made = commit_and_publish(done.after, path=path, expected=number, actor=actor)
                 return replace(done, number=made)

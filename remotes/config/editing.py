@@ -187,13 +187,20 @@ class _Splicing:
             column = len(before) - len(before.lstrip(" "))
             last = self.marked.end_with_comments(end, column)
             if line:
-                self.put(self._before_line(line), last, "")
+                self.put(self._before_blank_line(self._before_line(line), last), last, "")
             else:
                 self.put(start, min(last + len(self.marked.line_end), len(self.marked.text)), "")
 
     def _before_line(self, line: int) -> int:
         text = self.marked.text
         return line - (2 if text[line - 2 : line] == "\r\n" else 1)
+
+    def _before_blank_line(self, cut: int, last: int) -> int:
+        """The blank line above goes too where another follows: else two would stand together."""
+        line = self.marked.line_start(cut)
+        below = self.marked.text[last : self.marked.end_of_line(last + len(self.marked.line_end))]
+        is_between = line and not self.marked.text[line:cut].strip() and not below.strip()
+        return self._before_line(line) if is_between else cut
 
     def _add_to_block_map(self, node: Node, coming: Mapping[str, Value]) -> None:
         keys = node.children[::2]

@@ -64,13 +64,14 @@ def last_known_good(path: Path) -> Path:
 
 
 @contextmanager
-def exclusive(path: Path, *, wait_s: float = files.LOCK_WAIT_S) -> Iterator[None]:
+def exclusive(path: Path, *, wait_s: float | None = None) -> Iterator[None]:
     """One writer of `path` at a time on this machine; GatewayError `locked` when the other takes longer than `wait_s`."""
+    patience_s = files.LOCK_WAIT_S if wait_s is None else wait_s
     target = path.resolve()
     with ExitStack() as stack:
         # A folder that takes no lock file takes no edits either: there is nothing to guard.
         with suppress(OSError):
-            stack.enter_context(files.locked(target.with_name(f".{target.name}.lock"), wait_s=wait_s))
+            stack.enter_context(files.locked(target.with_name(f".{target.name}.lock"), wait_s=patience_s))
             files.sweep(path)
             files.sweep(last_known_good(path))
         yield

@@ -12,6 +12,7 @@ from mcpserver.lib.errors import Exit, GatewayError
 from monitoring.status import described
 from remotes import probes, status
 from remotes.config.snapshot import RemoteSpec
+from remotes.management.mcp.edits import RemoteAdd, RemoteDisable, RemoteEnable, RemoteRemove, RemoteShow
 from remotes.management.mcp.sources import ASK_S, ask, configured, known, named, stored_health
 
 TIMEOUT_MAX_S = 600.0
@@ -63,7 +64,15 @@ class RemoteTest(Subcommand):
 
 class Remote(Subcommand):
     help = "The MCP servers behind the gateway."
-    subcommands = {"list": RemoteList, "test": RemoteTest}
+    subcommands = {
+        "list": RemoteList,
+        "show": RemoteShow,
+        "test": RemoteTest,
+        "add": RemoteAdd,
+        "enable": RemoteEnable,
+        "disable": RemoteDisable,
+        "remove": RemoteRemove,
+    }
 
 
 def _all_of(reports: list[probes.Report]) -> Answer:

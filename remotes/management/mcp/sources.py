@@ -50,15 +50,20 @@ def patience_s() -> float:
 
 def configured() -> Snapshot:
     """What the gateway runs, or would after its next start: an edit of the file that is not applied yet comes first."""
+    return services.validated(configured_text(), path=Path(settings.MCP_CONFIG))
+
+
+def configured_text() -> str:
     path = Path(settings.MCP_CONFIG)
     head = _head()
     if head is None:
-        return services.validated(files.read(path), path=path)
+        return files.read(path)
     with suppress(GatewayError):  # A file that cannot be used changes nothing: the head is what runs.
         text = files.read(path)
         if not revisions.is_known(load.digest(text)):
-            return services.validated(text, path=path)
-    return services.validated(head, path=path)
+            services.validated(text, path=path)
+            return text
+    return head
 
 
 def _head() -> str | None:

@@ -7,6 +7,7 @@ from django.core.management.base import CommandParser
 from mcpserver.lib.command import Result, Subcommand, usage_error
 from mcpserver.lib.errors import GatewayError
 from remotes.management.mcp import arguments
+from remotes.management.mcp.edits import ToolsDisable, ToolsEnable
 from remotes.management.mcp.sources import LISTING_S, ask, configured, granted, named, not_found, patience_s
 
 
@@ -51,7 +52,7 @@ class ToolsCall(Subcommand):
 
 class Tools(Subcommand):
     help = "The tools that the gateway offers."
-    subcommands = {"list": ToolsList, "call": ToolsCall}
+    subcommands = {"list": ToolsList, "call": ToolsCall, "enable": ToolsEnable, "disable": ToolsDisable}
 
 
 def _no_such_tool(name: str) -> GatewayError:

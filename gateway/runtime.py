@@ -40,6 +40,7 @@ from mcpserver.lib.usage import Usage
 from mcpserver.protocol import jsonrpc
 from remotes import selectors, services, status
 from remotes.config.snapshot import Snapshot
+from remotes.upstream.client import Upstream
 from remotes.upstream.outcome import Failure
 from remotes.upstream.pool import Pool
 
@@ -54,8 +55,16 @@ KINDS = ("prompts", "resources", "tools")
 
 class Runtime:
     def __init__(
-        self, *, limits: Limits, clock: Clock, secret: bytes, config: Path, environment: Mapping[str, str]
+        self,
+        *,
+        limits: Limits,
+        clock: Clock,
+        secret: bytes,
+        config: Path,
+        environment: Mapping[str, str],
+        berths: Path | None = None,
     ) -> None:
+        """`berths`: where several workers agree which of them runs a stdio remote's process; None: there is one worker."""
         self.limits = limits
         self._started_with = limits
         self.clock = clock
@@ -68,6 +77,7 @@ class Runtime:
             max_bytes=limits.read_max_bytes,
             max_in_flight=limits.max_in_flight_per_remote,
             max_processes=limits.max_processes,
+            berths=berths,
         )
         self.catalog = Catalog(self._published, self._contacted)
         self.parking = Parking(limits.answer_wait_s)
@@ -120,6 +130,7 @@ class Runtime:
     async def drain(self) -> None:
         """End every stream, in the words of its era, a busy one after its last answer; requests run on."""
         self.draining = True
+        self.pool.leave()
         for stream in list(self.streams):
             stream.finish()
 
@@ -192,10 +203,10 @@ class Runtime:
             "last_error": failure.told if failure is not None else None,
             "phase": failure.phase if failure is not None else None,
             "missing_env": [missing.variable for missing in spec.missing],
-        } | ({"process": self._process_status(kept)} if kept is not None and spec.transport == "stdio" else {})
+        } | ({"process": self._process_status(kept.upstream)} if kept is not None and spec.transport == "stdio" else {})
 
-    def _process_status(self, kept: Kept) -> dict[str, Any]:
-        return kept.upstream.record.facts(self.clock.monotonic())
+    def _process_status(self, upstream: Upstream) -> dict[str, Any] | None:
+        return None if upstream.is_elsewhere else upstream.record.facts(self.clock.monotonic())
 
     def _swap(self, snapshot: Snapshot, eras: Mapping[str, str]) -> None:
         """One reference: whoever read the old snapshot keeps it."""

@@ -30,6 +30,7 @@ runtime = Runtime(
     secret=settings.SECRET_KEY.encode(),
     config=settings.MCP_CONFIG,
     environment=os.environ,
+    berths=settings.MCP_RUN_DIR if settings.MCP_WORKERS > 1 else None,
 )
 _endpoint = Endpoint(
     runtime,

@@ -13,10 +13,13 @@ import aiohttp
 
 from mcpserver.protocol.versions import NEWEST_HANDSHAKE
 from remotes.config.snapshot import RemoteSpec
+from remotes.upstream.berth import Berth
 from remotes.upstream.connect import connect
 from remotes.upstream.connection import Connection, Greeting
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.envelope import Ask, Exchange
+from remotes.upstream.guest import Guest
+from remotes.upstream.host import Host
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
 from remotes.upstream.record import Places, Record
 from remotes.upstream.session import open_session
@@ -44,11 +47,17 @@ class Upstream:
         watches: bool = False,
         credential: Credential = NO_CREDENTIAL,
         places: Places | None = None,
+        berth: Berth | None = None,
     ) -> None:
-        """`watches`: this session is the one that the remote tells of changes. `places`: where its processes may run."""
+        """`watches`: this session is the one that the remote tells of changes. `places`: where its processes may run.
+
+        `berth`: which of several workers runs the process of a stdio remote; without one this one does.
+        """
         self.spec = spec
         self._credential = credential
         self.record = Record(Places(2) if places is None else places)
+        self._berth = berth
+        self._host: Host | None = None
         self._watches = watches
         self.capabilities = capabilities
         self.in_flight = 0
@@ -177,6 +186,8 @@ class Upstream:
             await self._drained
 
     async def close(self) -> None:
+        if self._host is not None:
+            await self._host.close()
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
@@ -188,8 +199,21 @@ class Upstream:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+        if self._berth is not None:
+            self._berth.release()
         if self._http is not None:
             await self._http.close()
+
+    def leave(self) -> None:
+        """This worker is about to end: a sibling runs the next process, and this one ends with what it has under way."""
+        if self._host is not None and self._berth is not None:
+            self._host.leave()
+            self._berth.release()
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another worker runs the process."""
+        return isinstance(self._connection, Guest)
 
     def _gone(self) -> Failure:
         return Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is no longer configured")
@@ -198,19 +222,31 @@ class Upstream:
 
     def changed(self, kind: str) -> None:
         self.on_change(kind)
+        if self._host is not None:
+            self._host.heard("changed", kind)
 
     def updated(self, uri: str) -> None:
         self.on_updated(uri)
+        if self._host is not None:
+            self._host.heard("updated", uri)
 
     def completed(self, elicitation_id: str) -> None:
         self.on_completed(elicitation_id)
+        if self._host is not None:
+            self._host.heard("completed", elicitation_id)
 
     def task_changed(self, params: bytes) -> None:
         self.on_task(params)
+        if self._host is not None:
+            self._host.heard("task_changed", params=params)
 
     def lost(self, failure: Failure) -> None:
         self.last_failure = failure
-        if self._connection is not None:  # one that ends before it was greeted is counted when the connect has failed
+        if self._host is not None:
+            self._host.lost(failure)
+        if (
+            self._connection is not None and not self.is_elsewhere
+        ):  # before it was greeted: counted with the failed connect
             self.record.died(asyncio.get_running_loop().time(), was_greeted=True)
         log.info("lost %s: %s", self.spec.name, failure.told, extra={"remote": self.spec.name})
         self.on_change("lost")
@@ -231,7 +267,8 @@ class Upstream:
         self.era = _to_remember(self._connection.greeting)
         self.last_failure = None
         if self._watches:
-            self.watch.begin(self._connection)
+            shares = self._host is not None and not self.is_elsewhere
+            self.watch.begin(self._host.shared(self._connection) if self._host and shares else self._connection)
         return self._connection
 
     async def _let_in(self) -> Connection:
@@ -276,8 +313,13 @@ class Upstream:
         )
 
     async def _process(self) -> Connection:
-        """A process, if the last ones have not ended too soon one after the other."""
+        """A process: another worker's, or one of ours if the last ones have not ended too soon one after the other."""
         loop = asyncio.get_running_loop()
+        if self._berth is not None:
+            deadline = loop.time() + self.spec.connect_timeout_s
+            if (link := await self._berth.settle(deadline)) is not None:
+                return await Guest.joined(self.spec.name, link, self, deadline)
+            await self._receive(self._berth)
         self.record.admit(self.spec.name, loop.time())
         try:
             connection = await self._found_out()
@@ -286,7 +328,16 @@ class Upstream:
                 self.record.died(loop.time(), was_greeted=False)
             raise
         self.record.greeted(loop.time())
+        if self._berth is not None:
+            self._berth.note(self.record.pid)
         return connection
+
+    async def _receive(self, berth: Berth) -> None:
+        """Be there for the siblings, before the process is: they wait for it with us."""
+        if self._host is None or not self._host.is_open:
+            connect_s = self.spec.connect_timeout_s
+            self._host = Host(self.spec.name, self, max_bytes=self._max_bytes, connect_s=connect_s)
+            await self._host.open(berth.socket)
 
 
 def _noticed(connecting: asyncio.Task[Connection]) -> None:

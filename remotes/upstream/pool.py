@@ -3,9 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from mcpserver.lib.limits import Limits
 from remotes.config.snapshot import RemoteSpec, Snapshot
+from remotes.upstream.berth import Berth
 from remotes.upstream.client import Upstream
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.record import Places
@@ -32,7 +34,9 @@ class Pool:
         max_in_flight: int,
         max_processes: int = Limits().max_processes,
         credential: Callable[[RemoteSpec], Credential] = _nothing,
+        berths: Path | None = None,
     ) -> None:
+        """`berths`: the folder in which several workers agree who runs a process; None where there is only one worker."""
         self.on_updated: Callable[[str, str], None] = lambda remote, uri: None
         """Told of each resource that changed at a remote."""
         self.on_completed: Callable[[str, str], None] = lambda remote, elicitation_id: None
@@ -43,6 +47,7 @@ class Pool:
         self._max_in_flight = max_in_flight
         self._credential = credential
         self.places = Places(max_processes)
+        self._berths = berths
         self._upstreams: dict[str, Upstream] = {}
         self._variants: dict[tuple[str, bytes, str, int], Upstream] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -66,7 +71,7 @@ class Pool:
         if found is None:
             if not self._room(base.spec.name):
                 return None
-            found = self._new(base.spec, base.era, capabilities)
+            found = self._new(base.spec, base.era, capabilities, unit=place[2:])
             found.expected = base.greeting
         self._variants[place] = found  # the most recently used last
         found.used_at = asyncio.get_running_loop().time()
@@ -134,7 +139,20 @@ class Pool:
         self._upstreams.clear()
         self._variants.clear()
 
-    def _new(self, spec: RemoteSpec, era: str, capabilities: bytes, *, watches: bool = False) -> Upstream:
+    def leave(self) -> None:
+        """This worker drains: its siblings run the processes from now on."""
+        for one in (*self._upstreams.values(), *self._variants.values()):
+            one.leave()
+
+    def _new(
+        self,
+        spec: RemoteSpec,
+        era: str,
+        capabilities: bytes,
+        *,
+        unit: tuple[str, int] = ("", -1),
+        watches: bool = False,
+    ) -> Upstream:
         new = Upstream(
             spec,
             max_bytes=self._max_bytes,
@@ -144,6 +162,7 @@ class Pool:
             watches=watches,
             credential=self._credential(spec),
             places=self.places,
+            berth=self._berth(spec, capabilities, unit),
         )
         if not watches:  # what a remote says on one of its sessions is true of it
             new.on_change = lambda kind: self._changed(spec.name, kind)
@@ -151,6 +170,12 @@ class Pool:
         new.on_completed = lambda elicitation_id: self.on_completed(spec.name, elicitation_id)
         new.on_task = lambda params: self.on_task(spec.name, params)
         return new
+
+    def _berth(self, spec: RemoteSpec, capabilities: bytes, unit: tuple[str, int]) -> Berth | None:
+        if self._berths is None or spec.transport != "stdio":
+            return None
+        whole = repr((spec.digest, capabilities, unit)).encode()
+        return Berth(self._berths, spec.name, whole, max_bytes=self._max_bytes)
 
     def _changed(self, name: str, kind: str) -> None:
         shared = self._upstreams.get(name)

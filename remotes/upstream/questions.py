@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from mcpserver.protocol import codes, jsonrpc
 from mcpserver.protocol.versions import ROUTED
 from remotes.upstream.envelope import Exchange
-from remotes.upstream.outcome import Answer
+from remotes.upstream.outcome import Answer, Refusal
 
 log = logging.getLogger("mcp.upstream")
 
@@ -40,7 +40,11 @@ def declined(message: jsonrpc.Request) -> bytes:
     """The answer to what nobody here can be asked; a ping is answered, it only asks for a sign of life."""
     if message.method == "ping":
         return jsonrpc.result(message.id, b"{}")
-    return jsonrpc.error(message.id, codes.METHOD_NOT_FOUND, f"{message.method} is not offered here")
+    return jsonrpc.raw_error(message.id, not_offered(message.method).error)
+
+
+def not_offered(method: str) -> Refusal:
+    return Refusal(jsonrpc.encode({"code": codes.METHOD_NOT_FOUND, "message": f"{method} is not offered here"}))
 
 
 class Departed:
@@ -83,24 +87,29 @@ async def withdraw(exchange: Exchange) -> None:
 
 
 async def put(exchange: Exchange, message: jsonrpc.Request) -> bytes:
-    """Ask the caller and return the response for the remote. The time a person takes does not count towards the deadline."""
+    """Ask the caller and return the response for the remote."""
+    reply = await asked(exchange, message.method, message.params)
+    if isinstance(reply, Answer):
+        return jsonrpc.result(message.id, reply.result)
+    return jsonrpc.raw_error(message.id, reply.error)
+
+
+async def asked(exchange: Exchange, method: str, params: bytes | None) -> Answer | Refusal:
+    """Ask the caller. The time a person takes does not count towards the deadline."""
     if exchange.ask is None or exchange.is_over:
-        return declined(message)
+        return not_offered(method)
     loop = asyncio.get_running_loop()
     if not exchange.asking:
         exchange.left_s = exchange.deadline - loop.time()
         _reschedule(exchange, None)
     exchange.asking += 1
     try:
-        reply = await exchange.ask(message.method, message.params)
+        return await exchange.ask(method, params)
     finally:
         exchange.asking -= 1
         if not exchange.asking:
             exchange.deadline = loop.time() + exchange.left_s
             _reschedule(exchange, exchange.deadline)
-    if isinstance(reply, Answer):
-        return jsonrpc.result(message.id, reply.result)
-    return jsonrpc.raw_error(message.id, reply.error)
 
 
 def _reschedule(exchange: Exchange, when: float | None) -> None:

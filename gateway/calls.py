@@ -22,7 +22,7 @@ from remotes.upstream.client import Upstream
 from remotes.upstream.envelope import Ask, Exchange, Notify
 from remotes.upstream.outcome import Answer, Failure, Fault, Outcome, Refusal
 
-_SERVER_INFO = jsonrpc.encode(SIGNATURE[inbound.SERVER_INFO])
+SERVER_INFO = jsonrpc.encode(SIGNATURE[inbound.SERVER_INFO])
 # "input_required" is served before it comes here; "task" only where the client knows tasks, and remotes are told which do.
 _RESULT_TYPES = ("complete", "input_required", "task")
 _READ_HINTS = b'"ttlMs":0,"cacheScope":"private"'
@@ -132,7 +132,7 @@ def worded(call: Call, words: str, excerpt: bytes = b"") -> Served:
         words += f"\n\nWhat it sent instead, unverified:\n{results.untrusted(excerpt)}"
     raw = results.tool_error(words)
     if call.modern:
-        raw = results.to_modern(raw, _SERVER_INFO)
+        raw = results.to_modern(raw, SERVER_INFO)
     return Served(jsonrpc.result(call.id, raw), Verdict.FAILED)
 
 
@@ -179,7 +179,7 @@ def _result(call: Call, entry: Entry, answer: Answer) -> Served:
         if answer.modern and (type := results.result_type(raw)) not in _RESULT_TYPES:
             return worded(call, f"{entry.remote} answered with a result of the unknown type {type!r}", raw)
         if call.modern and not answer.modern:
-            raw = results.to_modern(raw, _SERVER_INFO, _READ_HINTS if call.method == "resources/read" else b"")
+            raw = results.to_modern(raw, SERVER_INFO, _READ_HINTS if call.method == "resources/read" else b"")
         elif answer.modern and not call.modern:
             raw = results.to_handshake(raw)
         if not call.modern:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.calls import Served, Visit, error, mismatched_header, refusal, worded
 from gateway.catalog import Catalog
+from gateway.cuts import SCHEME, Cuts
 from gateway.joined import SIGNATURE, is_readable
 from gateway.listing import Entry
 from gateway.rates import Rates
@@ -39,7 +40,9 @@ class Pipeline:
         tasks: TaskIds,
         subscriptions: Subscriptions,
         rates: Rates,
+        cuts: Cuts,
     ) -> None:
+        self._cuts = cuts
         self._rates = rates
         self._subscriptions = subscriptions
         self._tasks = tasks
@@ -124,6 +127,8 @@ class Pipeline:
         if name is None:
             return refusal(call, codes.INVALID_PARAMS, f"{call.method} needs {field}, a string")
         visit.name = name
+        if name.startswith(SCHEME):
+            return await self._cuts.read(visit, name) or _unknown(call, name)
         entry = self._find(call.method, name, visit.principal)
         if entry is None:
             await self._catalog.ready()
@@ -226,7 +231,7 @@ class Pipeline:
             return refusal(visit.call, codes.INVALID_PARAMS, why)
         if visit.principal.grant.rates:
             self._rates.take_for(visit.principal, entry.remote)
-        served = await self._rounds.serve(visit, entry, upstream)
+        served = await self._served(visit, entry, upstream)
         if served.code == codes.HEADER_MISMATCH and visit.call.method == "tools/call":
             return await self._with_new_headers(visit, entry, upstream) or served
         return served
@@ -238,7 +243,13 @@ class Pipeline:
         changed = self._catalog.joined.tool(visit.name)
         if changed is None or changed.paths == entry.paths:
             return None
-        return await self._rounds.serve(visit, changed, upstream)
+        return await self._served(visit, changed, upstream)
+
+    async def _served(self, visit: Visit, entry: Entry, upstream: Upstream) -> Served:
+        served = await self._rounds.serve(visit, entry, upstream)
+        if len(served.body) > self._cuts.max_bytes:
+            return await self._cuts.fitted(visit, served, upstream.spec.keep_cut_answers_s)
+        return served
 
 
 def _uri(call: Call) -> str:

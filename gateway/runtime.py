@@ -16,6 +16,7 @@ from typing import Any
 import mcpserver
 from gateway import asking, guards, serving
 from gateway.catalog import Catalog, Kept
+from gateway.cuts import Cuts, Rests
 from gateway.elicitations import Elicitations
 from gateway.metrics import Recent
 from gateway.outbox import Outbox
@@ -94,7 +95,8 @@ class Runtime:
             self._loop_time,
             lambda: clock.now().timestamp(),
         )
-        self.pipeline = Pipeline(self.catalog, self.pool, rounds, tasks, self.subscriptions, self.rates)
+        self.cuts = Cuts(limits.max_tool_response_size, Rests(clock.monotonic))
+        self.pipeline = Pipeline(self.catalog, self.pool, rounds, tasks, self.subscriptions, self.rates, self.cuts)
         self.trails = Trails(clock.monotonic)
         self.streams: dict[Outbox | Trail, tuple[str, Callable[[str], bytes | None]]] = {}
         self.draining = False
@@ -142,6 +144,7 @@ class Runtime:
         await self.catalog.close()
         await self.pool.close()
         await self.authenticator.close()
+        self.cuts.close()
 
     def open_stream(self, key_id: str, announce: Callable[[str], bytes | None]) -> Outbox:
         """A new stream of one key. `announce` turns `tools`, `prompts` or `resources` into the message it wants, or None."""
@@ -214,6 +217,7 @@ class Runtime:
         self.snapshot = snapshot
         self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
         self.slots.follow(self.limits)
+        self.cuts.max_bytes = self.limits.max_tool_response_size
         self.pool.places.most = self.limits.max_processes
         self.subscriptions.follow()
         upstreams = {name: one for name in snapshot.remotes if (one := self.pool.get(name)) is not None}
@@ -228,6 +232,7 @@ class Runtime:
             await asyncio.sleep(_WATCH_S)
             rounds += 1
             self.trails.sweep()
+            self.cuts.rests.sweep()
             self.subscriptions.sweep(self._loop_time())
             try:
                 await self.authenticator.refresh()

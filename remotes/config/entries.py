@@ -350,6 +350,7 @@ class _Entry:
             connect_timeout_s=entry.connect_timeout or CONNECT_TIMEOUT_S,
             list_timeout_s=entry.list_timeout or LIST_TIMEOUT_S,
             probe_interval_s=entry.probe_interval or PROBE_INTERVAL_S,
+            keep_cut_answers_s=entry.keep_cut_answers or 0.0,
             isolation=entry.isolation or "auto",
             tools_enabled=None if enabled is None else tuple(enabled),
             tools_disabled=tuple(disabled),

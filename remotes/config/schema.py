@@ -137,6 +137,10 @@ class RemoteEntry(Section):
     disabled_tools: Annotated[
         list[str] | None, Field(description="The same as tools.disabled, as some clients write it.")
     ] = None
+    keep_cut_answers: Annotated[
+        Seconds | None,
+        Field(description="Seconds for which the rest of an answer that was cut can be read (not at all)."),
+    ] = None
     breaker: Annotated[Breaker | None, Field(description="When this remote is left alone for a while.")] = None
     retry_idempotent: Annotated[
         Switch | None, Field(description="Repeat a call that may have arrived, if the tool says that this is harmless.")

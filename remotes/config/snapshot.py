@@ -83,6 +83,8 @@ class RemoteSpec:
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     list_timeout_s: float = LIST_TIMEOUT_S
     probe_interval_s: float = PROBE_INTERVAL_S
+    # how long the rest of an answer that was cut is kept for its caller; 0: not at all
+    keep_cut_answers_s: float = 0.0
     isolation: Isolation = "auto"
     # tools: None means all are enabled; aliases map the remote's own name to the part after `{mcp}__`
     tools_enabled: tuple[str, ...] | None = None

@@ -62,6 +62,7 @@ mcpServers:
   #   list_timeout: 10             # seconds for lists and probes
   #   probe_interval: 60           # seconds between two looks at its health
   #   era: auto                    # the revision it speaks: 2024-11-05, 2025-11-25 or 2026-07-28
+  #   keep_cut_answers: 300        # an answer over 10 MiB loses text: so many seconds the rest can be read (not at all)
   #   isolation: auto              # who shares a session with it: shared, key or session
   #   tools:
   #     # enabled: [a, b]          # offer only these

@@ -61,6 +61,7 @@ def _remote(spec: RemoteSpec, entry: Mapping[str, Any], masked: Expander) -> dic
         "connect_timeout": spec.connect_timeout_s,
         "list_timeout": spec.list_timeout_s,
         "probe_interval": spec.probe_interval_s,
+        "keep_cut_answers": spec.keep_cut_answers_s,
         "tools": {
             "enabled": spec.tools_enabled, "disabled": spec.tools_disabled, "alias": dict(spec.aliases), "pin": spec.pin,
         },

@@ -4,6 +4,7 @@ What a remote did wrong becomes an answer that says so: for a tool a result with
 (server/tools, "Error Handling"); for everything else a JSON-RPC error.
 """
 
+import math
 from enum import StrEnum
 
 import msgspec
@@ -40,11 +41,15 @@ class Verdict(StrEnum):
 
 
 class Served(msgspec.Struct, frozen=True, gc=False):
-    """How a request was served: the JSON-RPC answer as bytes; `code` is the JSON-RPC error code in it, 0 for a result."""
+    """How a request was served: the JSON-RPC answer as bytes; `code` is the JSON-RPC error code in it, 0 for a result.
+
+    `retry_after_s`: when to ask again, where that is known; 0 otherwise.
+    """
 
     body: bytes
     verdict: Verdict = Verdict.OK
     code: int = 0
+    retry_after_s: int = 0
 
 
 class Visit(msgspec.Struct):
@@ -124,16 +129,17 @@ def error(call: Call, refused: Refusal) -> Served:
     return Served(jsonrpc.raw_error(call.id, refused.error), Verdict.REFUSED, said.code)
 
 
-def worded(call: Call, words: str, excerpt: bytes = b"") -> Served:
+def worded(call: Call, words: str, excerpt: bytes = b"", retry_after_s: int = 0) -> Served:
     """A failure in words; for a tool, with what came instead of an answer."""
     if call.method != "tools/call":
-        return Served(jsonrpc.error(call.id, codes.INTERNAL_ERROR, words), Verdict.FAILED, codes.INTERNAL_ERROR)
+        body = jsonrpc.error(call.id, codes.INTERNAL_ERROR, words)
+        return Served(body, Verdict.FAILED, codes.INTERNAL_ERROR, retry_after_s)
     if excerpt:
         words += f"\n\nWhat it sent instead, unverified:\n{results.untrusted(excerpt)}"
     raw = results.tool_error(words)
     if call.modern:
         raw = results.to_modern(raw, SERVER_INFO)
-    return Served(jsonrpc.result(call.id, raw), Verdict.FAILED)
+    return Served(jsonrpc.result(call.id, raw), Verdict.FAILED, retry_after_s=retry_after_s)
 
 
 def runs_tasks(upstream: Upstream) -> bool:
@@ -196,10 +202,10 @@ def _is_error(raw: bytes) -> bool:
 
 def _failure(call: Call, upstream: Upstream, failure: Failure) -> Served:
     words = failure.message
-    if failure.fault is Fault.TIMEOUT:
+    if failure.fault is Fault.TIMEOUT and not failure.before_request:
         words = f"{upstream.spec.name} did not answer within {upstream.spec.timeout_s:g} s"
     elif failure.fault is Fault.BUSY:
         words = f"{upstream.spec.name} is busy: {failure.message}; try again in a moment"
     elif failure.fault is Fault.UNAUTHORIZED:
         words = f"{upstream.spec.name} refused the gateway's credential: check its headers in the configuration"
-    return worded(call, words, failure.excerpt)
+    return worded(call, words, failure.excerpt, math.ceil(failure.retry_after_s or 0))

@@ -119,6 +119,12 @@ class Catalog:
                 break
         return self.joined
 
+    def look_at(self, name: str) -> None:
+        """Have a remote's keeper load its lists now."""
+        kept = self._kept.get(name)
+        if kept is not None:
+            kept.wake.set()
+
     async def refresh(self, name: str) -> None:
         """Load one remote's lists again, now."""
         kept = self._kept.get(name)

@@ -3,6 +3,7 @@
 Also the last five minutes in detail, for health: error rate and latency percentiles.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 
@@ -18,8 +19,31 @@ CALLS = Histogram(
 STREAMS = Gauge("mcp_open_streams", "Open event streams", multiprocess_mode="livesum")
 REFUSED = Counter("mcp_refused_total", "Requests refused before they were served", ["reason"])
 
+RETRIES = Counter("mcp_retries_total", "Further attempts of calls that had failed", ["remote"])
+CIRCUIT = Gauge(
+    "mcp_circuit_state", "Circuit breaker: 0 closed, 1 half open, 2 open", ["remote"], multiprocess_mode="livemax"
+)
+CIRCUIT_OPENED = Counter("mcp_circuit_opened_total", "Times that a circuit breaker opened", ["remote"])
+CIRCUIT_REFUSED = Counter("mcp_circuit_refused_total", "Calls refused by an open circuit breaker", ["remote"])
+CIRCUIT_UNSHARED = Counter("mcp_circuit_unshared_total", "Changes of circuits that the database did not take at once")
+BUSY = Counter("mcp_busy_total", "Calls refused because a remote had too many open", ["remote"])
+
+_STATES = {"closed": 0, "half_open": 1, "open": 2}
+_OF_A_REMOTE = (CIRCUIT, CIRCUIT_OPENED, CIRCUIT_REFUSED, RETRIES, BUSY)
+
 _WINDOW_S = 300.0
 _KEPT = 20_000
+
+
+def show_circuit(remote: str, state: str) -> None:
+    CIRCUIT.labels(remote).set(_STATES[state])
+
+
+def forget_circuit(remote: str) -> None:
+    """The remote is configured no longer: its series end."""
+    for family in _OF_A_REMOTE:
+        with contextlib.suppress(KeyError):
+            family.remove(remote)
 
 
 class Recent:

@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from gateway import asking, state
 from gateway.asking import InputRequired, Question
+from gateway.attempts import Attempts
 from gateway.calls import Served, Verdict, Visit, answered, error, exchange_for, refusal, runs_tasks, worded
 from gateway.catalog import Catalog
 from gateway.elicitations import Elicitations
@@ -29,7 +30,7 @@ from mcpserver.protocol import codes, jsonrpc, results
 from mcpserver.protocol.versions import ROUTED
 from remotes.upstream.client import Upstream
 from remotes.upstream.envelope import Ask, Exchange
-from remotes.upstream.outcome import Answer, Failed, Failure, Outcome, Refusal
+from remotes.upstream.outcome import Answer, Failure, Outcome, Refusal
 from remotes.upstream.pool import Pool
 
 # As many rounds as the official SDKs go along with.
@@ -43,6 +44,7 @@ class Rounds:
     def __init__(
         self,
         pool: Pool,
+        attempts: Attempts,
         catalog: Catalog,
         parking: Parking,
         tasks: TaskIds,
@@ -52,6 +54,7 @@ class Rounds:
         wall_time: Callable[[], float],
     ) -> None:
         self._pool = pool
+        self._attempts = attempts
         self._catalog = catalog
         self._elicitations = elicitations
         self._tasks = tasks
@@ -101,9 +104,9 @@ class Rounds:
         is_driven = entry.only_as_task and "task" not in exchange.params and runs_tasks(upstream)
         if is_driven:
             exchange.params["task"] = Raw(b"{}")
-        outcome = await upstream.exchange(exchange)
+        outcome = await self._attempts.exchange(upstream, exchange, entry)
         if is_driven and isinstance(outcome, Answer):
-            outcome = await self._awaited(upstream, exchange, outcome)
+            outcome = await self._awaited(upstream, exchange, entry, outcome)
         if not isinstance(outcome, Answer):
             return outcome
         raw = self._catalog.readdressed(visit.call.method, entry, outcome.result)
@@ -111,7 +114,7 @@ class Rounds:
             raw = self._tasks.exposed(raw, entry.remote, visit.principal.key_id, visit.subscriber)
         return outcome if raw is outcome.result else Answer(raw, outcome.modern)
 
-    async def _awaited(self, upstream: Upstream, exchange: Exchange, created: Answer) -> Outcome:
+    async def _awaited(self, upstream: Upstream, exchange: Exchange, entry: Entry, created: Answer) -> Outcome:
         """The result of a task that nobody but us knows to be one."""
         task = jsonrpc.fields(jsonrpc.fields(created.result, "result").get("task"), "task")
         if "taskId" not in task:
@@ -119,7 +122,7 @@ class Rounds:
         exchange.method, exchange.params = "tasks/result", {"taskId": task["taskId"]}
         outcome: Outcome | None = None
         try:
-            outcome = await upstream.exchange(exchange)
+            outcome = await self._attempts.exchange(upstream, exchange, entry)
         finally:
             if outcome is None or isinstance(outcome, Failure):
                 self._give_up(upstream, task["taskId"])
@@ -142,7 +145,8 @@ class Rounds:
         found: list[bytes] = []
         params: jsonrpc.Fields = {}
         deadline = self._loop_time() + base.spec.list_timeout_s
-        for _ in range(_PAGES_MAX if upstream is not None else 0):
+        is_asked = upstream is not None and self._attempts.may_go(upstream)
+        for _ in range(_PAGES_MAX if is_asked else 0):
             assert upstream is not None
             outcome = await upstream.exchange(Exchange("tasks/list", params, deadline=deadline))
             if not isinstance(outcome, Answer):
@@ -238,13 +242,11 @@ class Rounds:
                 return refusal(call, codes.INVALID_PARAMS, "requestState is not valid for this call, or has expired")
         if found is not None and found.parked:
             return await self._resumed(visit, entry, found, digest)
-        try:
-            modern = base.greeting or (await base.connected(self._loop_time() + base.spec.timeout_s)).greeting
-        except Failed as failed:
-            return answered(call, entry, base, failed.failure)
-        if modern.modern:
-            return await self._relayed(visit, entry, base, found)
-        return await self._parked(visit, entry, base, digest)
+        began = self._loop_time()
+        greeting = await self._attempts.greeting(base, began + base.spec.timeout_s)
+        if greeting is not None and not greeting.modern:
+            return await self._parked(visit, entry, base, digest, began)
+        return await self._relayed(visit, entry, base, found, began)
 
     def _unsealed(self, visit: Visit, entry: Entry, text: str | None, digest: str) -> State:
         found = self._sealer.unseal(text or "", key_id=visit.principal.key_id, digest=digest, now=self._wall_time())
@@ -252,9 +254,11 @@ class Rounds:
             raise NotOurs
         return found
 
-    async def _relayed(self, visit: Visit, entry: Entry, upstream: Upstream, found: State | None) -> Served:
+    async def _relayed(
+        self, visit: Visit, entry: Entry, upstream: Upstream, found: State | None, began: float
+    ) -> Served:
         """Both sides know rounds: the remote's own state goes out sealed and comes back as it was."""
-        exchange = exchange_for(visit, entry, upstream, self._loop_time())
+        exchange = exchange_for(visit, entry, upstream, began)
         if found is not None:
             exchange.params = {name: raw for name, raw in exchange.params.items() if name != "requestState"}
             if found.inner is not None:
@@ -262,7 +266,7 @@ class Rounds:
         outcome = await self._exchange(visit, entry, upstream, exchange)
         return self._ended_or_asking(visit, entry, upstream, outcome)
 
-    async def _parked(self, visit: Visit, entry: Entry, base: Upstream, digest: str) -> Served:
+    async def _parked(self, visit: Visit, entry: Entry, base: Upstream, digest: str, began: float) -> Served:
         """The remote will ask on its open call: keep that, and let the client come back with the answers."""
         upstream = self._lease(visit, base, _asked_of(visit))
         if upstream is None:
@@ -276,7 +280,7 @@ class Rounds:
                     return asking.not_offered(method)
                 return await parked.ask(question)
 
-            exchange = exchange_for(visit, entry, upstream, self._loop_time())
+            exchange = exchange_for(visit, entry, upstream, began)
             exchange.params = _without_round(exchange.params)  # a remote of this era knows nothing of rounds
             exchange.notify, exchange.ask = parked.tell, ask
             parked.exchange = exchange

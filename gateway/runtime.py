@@ -15,9 +15,12 @@ from typing import Any
 
 import mcpserver
 from gateway import asking, guards, serving
+from gateway.attempts import Attempts
 from gateway.catalog import Catalog, Kept
+from gateway.circuits import Circuits
 from gateway.cuts import Cuts, Rests
 from gateway.elicitations import Elicitations
+from gateway.leases import Leases
 from gateway.metrics import Recent
 from gateway.outbox import Outbox
 from gateway.parking import Parking
@@ -52,6 +55,8 @@ _GUARD_S = 1.0
 _FLUSH_EVERY = 5
 # What a client can be told to list anew.
 KINDS = ("prompts", "resources", "tools")
+# A call that claims the next try of a circuit waits for the database, but not longer.
+_SHARE_S = 1.0
 
 
 class Runtime:
@@ -80,6 +85,8 @@ class Runtime:
             max_processes=limits.max_processes,
             berths=berths,
         )
+        self.circuits = Circuits(clock, partial(in_database, timeout_s=_SHARE_S), self._degraded)
+        self.leases = Leases(limits)
         self.catalog = Catalog(self._published, self._contacted)
         self.parking = Parking(limits.answer_wait_s)
         self.subscriptions = Subscriptions(self.pool)
@@ -87,6 +94,7 @@ class Runtime:
         self.pool.on_task = tasks.changed
         rounds = Rounds(
             self.pool,
+            Attempts(self.circuits, self.leases, clock.monotonic),
             self.catalog,
             self.parking,
             tasks,
@@ -142,6 +150,7 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.parking.close()
         await self.catalog.close()
+        await self.circuits.close()
         await self.pool.close()
         await self.authenticator.close()
         self.cuts.close()
@@ -198,7 +207,12 @@ class Runtime:
         listing = kept.listing if kept is not None else None
         failure = kept.failure if kept is not None else None
         return {
-            "status": str(kept.status if kept is not None else status.of(spec, reached=False, failure=None)),
+            "status": str(
+                status.of(
+                    spec, reached=listing is not None, failure=failure, degraded=not self.circuits.is_closed(name)
+                )
+            ),
+            "circuit": self.circuits.document(name),
             "transport": listing.greeting.transport if listing else spec.transport,
             "era": listing.greeting.revision if listing else None,
             "tools": len(listing.entries.get("tools/list", ())) if listing else 0,
@@ -218,6 +232,8 @@ class Runtime:
         self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
         self.slots.follow(self.limits)
         self.cuts.max_bytes = self.limits.max_tool_response_size
+        self.leases.follow(self.limits)
+        self.circuits.follow(snapshot, self.limits)
         self.pool.places.most = self.limits.max_processes
         self.subscriptions.follow()
         upstreams = {name: one for name in snapshot.remotes if (one := self.pool.get(name)) is not None}
@@ -240,6 +256,7 @@ class Runtime:
                 if changed is not None:
                     self._swap(changed, {})
                     log.info("configuration revision %d is served", changed.revision)
+                await self.circuits.sync()
                 self.pool.sweep()
                 if rounds % _FLUSH_EVERY == 0:
                     await self.authenticator.usage.flush()
@@ -266,6 +283,7 @@ class Runtime:
     def _contacted(self, kept: Kept) -> None:
         """A keeper was in touch with its remote, or failed to be; written down with the next flush."""
         name = kept.upstream.spec.name
+        self.circuits.contacted(name, ok=kept.failure is None)
         failure: Failure | None = kept.failure
         facts: dict[str, Any] = {"status": str(kept.status), "checked_at": self.clock.now()}
         if failure is None and kept.listing is not None:
@@ -281,6 +299,10 @@ class Runtime:
         elif failure is not None:
             facts |= {"phase": failure.phase, "error": failure.told}
         self._contacts[name] = facts
+
+    def _degraded(self, name: str) -> None:
+        """A circuit has opened: its keeper looks whether the remote is ill altogether."""
+        self.catalog.look_at(name)
 
     async def _record_contacts(self) -> None:
         contacts, self._contacts = self._contacts, {}

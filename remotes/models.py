@@ -54,6 +54,28 @@ class RevisionHead(models.Model):
         return f"head at revision {self.number}"
 
 
+class RemoteCircuit(models.Model):
+    """A circuit breaker that is not closed, as all workers and nodes share it; a closed one has no row.
+
+    Moved by compare-and-set on `mark`, which is new with every change. `digest` is that of the spec it judges: another address is
+    another remote. `lasts_s`: how long after `since` the next try, or the next claim of one, is due.
+    """
+
+    name = models.CharField(max_length=64, unique=True)
+    digest = models.CharField(max_length=64)
+    mark = models.CharField(max_length=32)
+    state = models.CharField(max_length=20)
+    since = models.DateTimeField()
+    lasts_s = models.FloatField()
+    wait_s = models.FloatField()
+    failures = models.PositiveIntegerField()
+    reason = models.TextField(blank=True, default="")
+    contact_closes = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.state}"
+
+
 class RemoteHealth(models.Model):
     """The last probe of one remote. Not history: one row each, overwritten."""
 

@@ -3,7 +3,7 @@
 | word            | meaning |
 | --------------- | ------- |
 | `healthy`       | its last contact succeeded |
-| `degraded`      | its circuit breaker is open |
+| `degraded`      | its circuit breaker, or that of some of its tools, is not closed |
 | `unhealthy`     | its last contact failed, and none succeeded since |
 | `auth_expired`  | it refused our credential |
 | `misconfigured` | a variable its configuration names is not set |
@@ -27,14 +27,18 @@ class Status(StrEnum):
     UNKNOWN = "unknown"
 
 
-def of(spec: RemoteSpec, *, reached: bool, failure: Failure | None) -> Status:
-    """`reached`: some contact succeeded; `failure`: the last contact's, None when it succeeded."""
+def of(spec: RemoteSpec, *, reached: bool, failure: Failure | None, degraded: bool = False) -> Status:
+    """`reached`: some contact succeeded; `failure`: the last contact's, None when it succeeded; `degraded`: a circuit is open."""
     if not spec.enabled:
         return Status.DISABLED
     if spec.missing:
         return Status.MISCONFIGURED
+    if failure is not None and failure.fault is Fault.UNAUTHORIZED:
+        return Status.AUTH_EXPIRED
+    if degraded:
+        return Status.DEGRADED
     if failure is not None:
-        return Status.AUTH_EXPIRED if failure.fault is Fault.UNAUTHORIZED else Status.UNHEALTHY
+        return Status.UNHEALTHY
     return Status.HEALTHY if reached else Status.UNKNOWN
 
 

@@ -137,6 +137,13 @@ def no_slot(full: Full, id: bytes | None) -> Answer:
     return Answer(full.status, jsonrpc.error(id, codes.INTERNAL_ERROR, full.message), (JSON, retry_after))
 
 
+def answer_of(served: Served, status: int) -> Answer:
+    """The answer as it travels; when to ask again stands in its header as well, for clients that are programs."""
+    if served.retry_after_s:
+        return Answer(status, served.body, (JSON, (b"retry-after", b"%d" % served.retry_after_s)))
+    return Answer(status, served.body)
+
+
 def stopping(call: Call) -> Answer:
     """The answer to what did not end within the grace of a shutdown."""
     body = jsonrpc.error(call.id, codes.INTERNAL_ERROR, "the gateway is shutting down")

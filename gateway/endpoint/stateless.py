@@ -14,7 +14,7 @@ from gateway.calls import Served
 from gateway.endpoint import stream
 from gateway.endpoint.http import Answer, Receive, Send, refused, respond
 from gateway.endpoint.reply import Reply
-from gateway.endpoint.served import internal_error, no_slot, serve, stopping
+from gateway.endpoint.served import answer_of, internal_error, no_slot, serve, stopping
 from gateway.runtime import Runtime
 from gateway.serving import ClientGone
 from gateway.slots import Full
@@ -89,7 +89,7 @@ def _cancel(task: "asyncio.Task[Any]") -> None:
 def _answer(call: Call, served: Served | Full) -> Answer:
     if isinstance(served, Full):
         return no_slot(served, call.id)
-    return Answer(codes.MODERN_STATUS.get(served.code, 200), served.body)
+    return answer_of(served, codes.MODERN_STATUS.get(served.code, 200))
 
 
 async def _listen(runtime: Runtime, principal: Principal, call: Call, receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from gateway.endpoint import stream
 from gateway.endpoint.asker import answered
 from gateway.endpoint.http import JSON, Answer, Receive, Send, refused, respond
 from gateway.endpoint.reply import Reply
-from gateway.endpoint.served import internal_error, no_slot, serve_posted, stopping
+from gateway.endpoint.served import answer_of, internal_error, no_slot, serve_posted, stopping
 from gateway.joined import SERVER
 from gateway.resumption import Trail, is_of_session
 from gateway.runtime import Runtime, list_changed
@@ -279,7 +279,7 @@ async def _request(
 
 
 def _answer(call: Call, served: Served | Full) -> Answer:
-    return no_slot(served, call.id) if isinstance(served, Full) else Answer(200, served.body)
+    return no_slot(served, call.id) if isinstance(served, Full) else answer_of(served, 200)
 
 
 def accepts(headers: inbound.Headers, type: bytes) -> bool:

@@ -10,7 +10,9 @@ import logging
 from collections.abc import Callable
 
 import aiohttp
+import msgspec
 
+from mcpserver.lib.limits import Limits
 from mcpserver.protocol.versions import NEWEST_HANDSHAKE
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.berth import Berth
@@ -41,7 +43,7 @@ class Upstream:
         spec: RemoteSpec,
         *,
         max_bytes: int,
-        max_in_flight: int,
+        max_in_flight: int = Limits().max_in_flight_per_remote,
         era: str = "",
         capabilities: bytes = b"{}",
         watches: bool = False,
@@ -87,8 +89,6 @@ class Upstream:
 
     async def exchange(self, exchange: Exchange) -> Outcome:
         """Send one request to the remote and wait for its outcome, no longer than the exchange's deadline."""
-        if self.in_flight >= self._max_in_flight:
-            return Failure(Fault.BUSY, "send", f"{self.spec.name} has {self.in_flight} calls open already")
         if self._credential.blocked is not None:
             return self._credential.blocked
         self.in_flight += 1
@@ -103,8 +103,8 @@ class Upstream:
             if isinstance(outcome, Failure) and await self._may_repeat(outcome, connection, used, exchange.deadline):
                 connection = await self.connected(exchange.deadline)
                 outcome = await connection.request(exchange)
-        except Failed as failed:
-            outcome = failed.failure
+        except Failed as failed:  # in connecting, shaking hands or getting a credential
+            outcome = msgspec.structs.replace(failed.failure, before_request=True)
         finally:
             self.in_flight -= 1
             if self._drained is not None and not self.in_flight and not self._drained.done():
@@ -336,7 +336,13 @@ class Upstream:
         """Be there for the siblings, before the process is: they wait for it with us."""
         if self._host is None or not self._host.is_open:
             connect_s = self.spec.connect_timeout_s
-            self._host = Host(self.spec.name, self, max_bytes=self._max_bytes, connect_s=connect_s)
+            self._host = Host(
+                self.spec.name,
+                self,
+                max_bytes=self._max_bytes,
+                max_in_flight=self._max_in_flight,
+                connect_s=connect_s,
+            )
             await self._host.open(berth.socket)
 
 

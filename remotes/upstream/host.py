@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from mcpserver.lib import control
+from mcpserver.protocol.versions import LISTS
 from remotes.upstream import frames
 from remotes.upstream.connection import LISTEN, Connection, Greeting
 from remotes.upstream.envelope import Exchange
@@ -41,6 +42,7 @@ class Upstream(Protocol):
     """What is served."""
 
     used_at: float
+    in_flight: int
 
     async def connected(self, deadline: float) -> Connection: ...
     async def exchange(self, exchange: Exchange) -> Outcome: ...
@@ -55,10 +57,12 @@ class _Visitor(msgspec.Struct, eq=False):
 
 
 class Host:
-    def __init__(self, name: str, upstream: Upstream, *, max_bytes: int, connect_s: float) -> None:
+    def __init__(self, name: str, upstream: Upstream, *, max_bytes: int, max_in_flight: int, connect_s: float) -> None:
+        """`max_in_flight`: siblings' calls beyond it are refused; each worker has a queue for its own."""
         self._name = name
         self._upstream = upstream
         self._max_bytes = max_bytes
+        self._max_in_flight = max_in_flight
         self._connect_s = connect_s
         self._numbers = itertools.count(1)
         self._visitors: dict[Link, _Visitor] = {}
@@ -189,6 +193,8 @@ class Host:
             if frame.method in (LISTEN, _SUBSCRIBE, _UNSUBSCRIBE):
                 connection = await self._upstream.connected(exchange.deadline)
                 outcome = await self.watched(visitor.link, connection, exchange)
+            elif self._upstream.in_flight >= self._max_in_flight and frame.method not in LISTS:
+                outcome = Failure(Fault.BUSY, "lease", f"{self._upstream.in_flight} calls are open", retry_after_s=1.0)
             else:
                 outcome = await self._upstream.exchange(exchange)
             await visitor.link.send(frames.answered(frame.number, outcome))

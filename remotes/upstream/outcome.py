@@ -19,6 +19,7 @@ class Fault(StrEnum):
     HTTP_STATUS = "http_status"  # an HTTP error that is not one of MCP's
     UNAUTHORIZED = "unauthorized"
     BUSY = "busy"
+    DEGRADED = "degraded"  # it is left alone for a while: its circuit is open, nothing was sent
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +40,7 @@ class Failure(msgspec.Struct, frozen=True):
     """No usable answer. `phase` is where it went wrong (connect, handshake, send, answer); `excerpt` what came, if anything.
 
     `message` may be shown to callers; `detail` is for operators alone: it may hold paths and a remote's own last words.
+    `before_request`: it came while connecting or shaking hands for a request that was not sent any more.
     """
 
     fault: Fault
@@ -48,6 +50,12 @@ class Failure(msgspec.Struct, frozen=True):
     status: int = 0
     retry_after_s: float | None = None
     detail: str = ""
+    before_request: bool = False
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether the remote provably has not seen the request."""
+        return self.before_request or self.fault in (Fault.NOT_SENT, Fault.BUSY, Fault.DEGRADED)
 
     @property
     def told(self) -> str:

@@ -31,7 +31,7 @@ class Pool:
         self,
         *,
         max_bytes: int,
-        max_in_flight: int,
+        max_in_flight: int = Limits().max_in_flight_per_remote,
         max_processes: int = Limits().max_processes,
         credential: Callable[[RemoteSpec], Credential] = _nothing,
         berths: Path | None = None,

@@ -370,16 +370,6 @@ async def test_a_remote_that_comes_back_serves_the_next_call():
             assert isinstance(await call(one), Answer)
 
 
-async def test_calls_beyond_the_cap_of_one_remote_are_refused_unsent():
-    async with served(modern({"tools/call": silence})) as server, upstream(http(server), in_flight=3) as one:
-        held = [asyncio.create_task(call(one, seconds=1)) for _ in range(3)]
-        await server.until(lambda state: state.count("tools/call") == 3)
-        assert (await call(one)).fault is Fault.BUSY
-        assert server.count("tools/call") == 3
-        await asyncio.gather(*held)
-        assert one.in_flight == 0
-
-
 async def test_a_ping_on_a_call_stream_is_answered_and_other_requests_are_declined():
     async def asks(request: Request, wire: Wire) -> None:
         await wire.send(SSE_HEAD)

@@ -209,7 +209,7 @@ async def test_a_list_that_does_not_come_is_a_failure_within_the_list_timeout(an
 async def catalogue(*specs):
     """The real catalogue over real upstreams, and what it published."""
     published: list[set[str]] = []
-    pool = Pool(max_bytes=1024 * 1024, max_in_flight=8)
+    pool = Pool(max_bytes=1024 * 1024)
     catalog = Catalog(published.append, lambda kept: None)
     snapshot = Snapshot(1, "", {spec.name: spec for spec in specs})
     pool.follow(snapshot, {})

@@ -43,7 +43,7 @@ def on_uvloop(test):
 def worker(remote: Remote, code: str = ECHO, **options) -> Upstream:
     spec = remote.spec(code)
     berth = Berth(remote.journal.parent, spec.name, b"unit", max_bytes=1_000_000)
-    return Upstream(spec, max_bytes=1_000_000, max_in_flight=options.pop("max_in_flight", 32), berth=berth, **options)
+    return Upstream(spec, max_bytes=1_000_000, berth=berth, **options)
 
 
 @contextlib.asynccontextmanager

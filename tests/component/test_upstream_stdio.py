@@ -344,7 +344,7 @@ async def test_secrets_that_its_entry_gives_it_do_not_reach_the_log(remote, capl
 async def test_no_more_processes_than_there_are_places(remote, hasty):
     places = Places(1)
     spec = remote.spec("serve(lambda message: result(message, {}))")
-    first, second = (Upstream(spec, max_bytes=1000, max_in_flight=1, places=places) for _ in range(2))
+    first, second = (Upstream(spec, max_bytes=1000, places=places) for _ in range(2))
     try:
         assert isinstance(await call(first), Answer)
         refused = await call(second)

@@ -54,7 +54,7 @@ class Heard(list[str]):
 async def watching(spec: RemoteSpec) -> AsyncIterator[tuple[Upstream, Heard]]:
     """A connected remote that is listened to; closing it leaves no task behind."""
     before, heard = asyncio.all_tasks(), Heard()
-    one = Upstream(spec, max_bytes=CAP, max_in_flight=8, watches=True)
+    one = Upstream(spec, max_bytes=CAP, watches=True)
     one.on_change = one.on_updated = heard.note
     try:
         await one.connected(asyncio.get_running_loop().time() + 5)

@@ -368,10 +368,10 @@ def process(code: str, **changed: Any) -> RemoteSpec:
 
 
 @contextlib.asynccontextmanager
-async def upstream(spec: RemoteSpec, *, cap: int = CAP, era: str = "", in_flight: int = 32) -> AsyncIterator[Upstream]:
+async def upstream(spec: RemoteSpec, *, cap: int = CAP, era: str = "") -> AsyncIterator[Upstream]:
     """One remote, closed at the end; closing must leave no task and no file descriptor of ours behind."""
     tasks, files = asyncio.all_tasks(), descriptors()
-    one = Upstream(spec, max_bytes=cap, max_in_flight=in_flight, era=era)
+    one = Upstream(spec, max_bytes=cap, era=era)
     try:
         yield one
     finally:

@@ -39,7 +39,7 @@ class Client:
 
 @pytest.fixture
 def pool() -> Pool:
-    return Pool(max_bytes=1, max_in_flight=1)
+    return Pool(max_bytes=1)
 
 
 DONE = {"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": "e1"}}

@@ -29,7 +29,7 @@ class Gateway:
     """Subscriptions over a pool of remotes that nobody has connected to."""
 
     def __init__(self) -> None:
-        self.pool = Pool(max_bytes=1000, max_in_flight=1)
+        self.pool = Pool(max_bytes=1000)
         self.configure("one", "two")
         self.subscriptions = Subscriptions(self.pool)
 

@@ -37,6 +37,8 @@ class Control:
         match request.get("op"):
             case "status":
                 return self._runtime.status()
+            case "reload":
+                return await self._runtime.reload()
             case "tools":
                 return await self._tools(hidden=bool(request.get("all")), key=str(request.get("key") or ""))
             case "keys":

@@ -111,6 +111,7 @@ class Runtime:
         self.shedding: tuple[str, ...] = ()
         self.snapshot = Snapshot(0, "", {})
         self._config = config
+        self._following = asyncio.Lock()
         self._environment = environment
         self._started: datetime | None = None
         self._began = clock.monotonic()
@@ -252,10 +253,7 @@ class Runtime:
             self.subscriptions.sweep(self._loop_time())
             try:
                 await self.authenticator.refresh()
-                changed = await in_database(services.follow_file, self._config)
-                if changed is not None:
-                    self._swap(changed, {})
-                    log.info("configuration revision %d is served", changed.revision)
+                await self._follow(services.follow_file)
                 await self.circuits.sync()
                 self.pool.sweep()
                 if rounds % _FLUSH_EVERY == 0:
@@ -279,6 +277,19 @@ class Runtime:
                 guards.give_back_memory()
             self.slots.streams.shut = _short_of(self.shedding) if self.shedding else None
             log.warning("short of %s", ", ".join(self.shedding)) if self.shedding else log.info("short of nothing")
+
+    async def reload(self) -> dict[str, Any]:
+        """Take the configuration now, with what the files that it names hold now, instead of within a second."""
+        before = self.snapshot.revision
+        await self._follow(services.reload)
+        return {"ok": True, "pid": os.getpid(), "revision_before": before, "revision": self.snapshot.revision}
+
+    async def _follow(self, look: Callable[[Path], Snapshot | None]) -> None:
+        async with self._following:  # What was read first is swapped in first.
+            changed = await in_database(look, self._config)
+            if changed is not None:
+                self._swap(changed, {})
+                log.info("configuration revision %d is served", changed.revision)
 
     def _contacted(self, kept: Kept) -> None:
         """A keeper was in touch with its remote, or failed to be; written down with the next flush."""

@@ -1,8 +1,19 @@
 """What others may do to configuration and remotes: the verbs of this app, each told where it lives."""
 
-from remotes.config.applying import apply, edit, invalid, rollback, validated
+from remotes.config.applying import apply, edit, invalid, rollback, take, validated
 from remotes.config.starting import bootstrap
 from remotes.config.watching import follow_file, reload
 from remotes.health import record_health
 
-__all__ = ["apply", "bootstrap", "edit", "follow_file", "invalid", "record_health", "reload", "rollback", "validated"]
+__all__ = [
+    "apply",
+    "bootstrap",
+    "edit",
+    "follow_file",
+    "invalid",
+    "record_health",
+    "reload",
+    "rollback",
+    "take",
+    "validated",
+]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mcpserver.lib.clock import Clock, SystemClock
 from mcpserver.lib.errors import GatewayError
-from remotes.config import applying, files, load, revisions
+from remotes.config import applying, committing, files, load, revisions
 from remotes.config.following import Following, following
 from remotes.config.revisions import Revision, Standing
 from remotes.config.snapshot import Problem, Snapshot
@@ -51,7 +51,7 @@ def _brought_together(state: Following, path: Path, environment: Mapping[str, st
         warnings: tuple[Problem, ...] = ()
         if standing is Standing.HAND_EDIT or head is None:
             applying.validated(text, path=path, environment=environment)
-            applying.commit_and_publish(text, path=path, expected=head.number if head else 0, actor=actor)
+            committing.commit_and_publish(text, path=path, expected=head.number if head else 0, actor=actor)
         else:
             warnings = _out_of_step(path, standing, head)
         state.watched.take()
@@ -71,13 +71,13 @@ def _standing(path: Path, text: str, head: Revision | None) -> Standing:
         head=head,
         predecessor=revisions.sha256_of(head.number - 1) if head else None,
         is_known=revisions.is_known(sha256),
-        published=applying.published(path),
+        published=committing.published(path),
     )
 
 
 def _out_of_step(path: Path, standing: Standing, head: Revision) -> tuple[Problem, ...]:
     """Finish what a crash interrupted; report what must not be guessed."""
-    if standing is not Standing.STALE and (applying.write_out(path, head) or standing is Standing.IN_STEP):
+    if standing is not Standing.STALE and (committing.write_out(path, head) or standing is Standing.IN_STEP):
         return ()
     code = "file_behind" if standing is Standing.BEHIND else "stale_file"
     message = f"the file is not revision {head.number}, which runs"

@@ -12,7 +12,7 @@ from django.db import DatabaseError
 
 from mcpserver.lib.clock import Clock, SystemClock
 from mcpserver.lib.errors import Exit, GatewayError
-from remotes.config import applying, files, load, revisions
+from remotes.config import applying, committing, files, load, revisions
 from remotes.config.following import Following, following
 from remotes.config.revisions import Revision
 from remotes.config.snapshot import Snapshot
@@ -86,15 +86,15 @@ def _take_edit(state: Following, path: Path, environment: Mapping[str, str] | No
 def _apply_edit(state: Following, path: Path, text: str, head: Revision | None, actor: str) -> None:
     """Refused once where the head moved elsewhere and never was in this machine's file: the edit is based on what was before."""
     number = head.number if head else 0
-    if head is not None and state.in_step not in (None, head.sha256) and applying.published(path) != head.sha256:
+    if head is not None and state.in_step not in (None, head.sha256) and committing.published(path) != head.sha256:
         # Who edits the file after this was told is somebody who knows.
         state.in_step = head.sha256
         raise _edit_conflict(path, number)
     with files.exclusive(path, wait_s=FOLLOW_WAIT_S):
-        if applying.held_by(path) != text:
+        if committing.held_by(path) != text:
             state.watched.look_again()
             return
-        applying.commit_and_publish(text, path=path, expected=number, actor=actor)
+        committing.commit_and_publish(text, path=path, expected=number, actor=actor)
         state.watched.take()
     state.in_step, state.pending = load.digest(text), None
 
@@ -122,7 +122,7 @@ def _bring_file_along(state: Following, path: Path) -> None:
             head = revisions.head()
             sha256 = load.digest(files.read(path))
             if head is not None and (
-                sha256 == head.sha256 or (sha256 == state.in_step and applying.write_out(path, head))
+                sha256 == head.sha256 or (sha256 == state.in_step and committing.write_out(path, head))
             ):
                 state.in_step, state.pending = head.sha256, None
                 state.watched.take()

@@ -9,14 +9,12 @@ Seam: `_Watch` sees every step as it happens; what wants their times notes them 
 
 import asyncio
 import logging
-import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
-import aiohttp
 import msgspec
 from msgspec import Raw
 
@@ -29,8 +27,8 @@ from remotes.status import Status
 from remotes.upstream.connect import connect
 from remotes.upstream.connection import Connection
 from remotes.upstream.envelope import Exchange
+from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Refusal
-from remotes.upstream.session import open_session
 
 log = logging.getLogger("mcp.probes")
 
@@ -91,7 +89,7 @@ async def probe(spec: RemoteSpec, *, timeout_s: float | None = None, max_bytes: 
         era, transport, tools = await attempt.run()
     except Failed as failed:
         return _failed(spec, failed.failure, attempt)
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # such as a header that cannot be sent
+    except (OSError, ValueError) as error:  # such as a header that cannot be sent
         what = f"{spec.name} cannot be asked as it is configured ({type(error).__name__})"
         return _failed(spec, Failure(Fault.NOT_SENT, "", what), attempt)
     finally:
@@ -145,8 +143,6 @@ class _Watch:
 
     def __init__(self, spec: RemoteSpec) -> None:
         self._phase = Phase.HANDSHAKE if spec.transport == "stdio" else Phase.DNS
-        self._is_tls = spec.url.startswith("https:")
-        self._sockets: list[socket.socket] = []
 
     @property
     def phase(self) -> Phase:
@@ -155,38 +151,6 @@ class _Watch:
     def reach(self, phase: Phase) -> None:
         if phase.order > self._phase.order:
             self._phase = phase
-
-    def look(self) -> Phase:
-        """To be asked while the connection still lives: nobody tells where TCP ends and TLS begins, the sockets know."""
-        if self._phase is Phase.TCP and self._is_tls and any(_is_connected(one) for one in self._sockets):
-            self._phase = Phase.TLS
-        return self._phase
-
-    def trace(self) -> aiohttp.TraceConfig:
-        told = aiohttp.TraceConfig()
-        told.on_connection_create_end.append(self._teller(Phase.HTTP))
-        told.on_request_end.append(self._teller(Phase.HANDSHAKE))  # the head of the answer is here
-        return told
-
-    def open_socket(self, address: tuple[Any, ...]) -> socket.socket:
-        """Addresses are known, so the name was found."""
-        self.reach(Phase.TCP)
-        self._sockets.append(socket.socket(*address[:3]))
-        return self._sockets[-1]
-
-    def _teller(self, phase: Phase) -> Callable[..., Coroutine[Any, Any, None]]:
-        async def tell(*_: object) -> None:
-            self.reach(phase)
-
-        return tell
-
-
-def _is_connected(one: socket.socket) -> bool:
-    try:
-        one.getpeername()
-    except OSError:
-        return False
-    return True
 
 
 class _Attempt:
@@ -200,7 +164,7 @@ class _Attempt:
         self.latency_ms = 0.0
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
-        self._http: aiohttp.ClientSession | None = None
+        self._origin: Origin | None = None
         self._connection: Connection | None = None
 
     async def run(self) -> tuple[str, str, int]:
@@ -219,15 +183,15 @@ class _Attempt:
         """As politely as the time that is left allows; then, by cancelling, at once."""
         if self._connection is not None:
             await self._ended(asyncio.ensure_future(self._connection.close()))
-        if self._http is not None:
-            await self._http.close()
+        if self._origin is not None:
+            self._origin.close()
 
     async def _connected(self, limit_s: float) -> Connection:
         if self._spec.transport != "stdio":
-            self._http = open_session(self._spec.reach, trace=self.watch.trace(), socket_factory=self.watch.open_socket)
+            self._origin = Origin(self._spec.url, self._spec.reach, watch=lambda step: self.watch.reach(Phase(step)))
         # One second more than it gets: its own deadline must not pass before the watch was looked at.
         spec = replace(self._spec, connect_timeout_s=limit_s + 1)
-        return await connect(spec, self._http, _Deaf(), era="", max_bytes=self._max_bytes)
+        return await connect(spec, self._origin, _Deaf(), era="", max_bytes=self._max_bytes)
 
     async def _within(self, limit_s: float, work: Coroutine[Any, Any, T]) -> T:
         """A deadline that looks before it cancels: afterwards the sockets are gone and nobody can tell where it was."""
@@ -238,7 +202,7 @@ class _Attempt:
             self.latency_ms = round(taken_s * 1000, 1)
             if done:
                 return task.result()
-            raise Failed(overrun(self._spec.name, self.watch.look(), taken_s))
+            raise Failed(overrun(self._spec.name, self.watch.phase, taken_s))
         finally:
             if not task.done():
                 task.cancel()

@@ -9,7 +9,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-import aiohttp
 import msgspec
 
 from mcpserver.lib.limits import Limits
@@ -22,9 +21,9 @@ from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.envelope import Ask, Exchange
 from remotes.upstream.guest import Guest
 from remotes.upstream.host import Host
+from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
 from remotes.upstream.record import Places, Record
-from remotes.upstream.session import open_session
 from remotes.upstream.watch import Watch
 
 log = logging.getLogger("mcp.upstream")
@@ -75,7 +74,7 @@ class Upstream:
         self.expected: Greeting | None = None
         """What the remote said on another session of the same kind, until it says it on this one."""
         self.used_at = 0.0
-        self._http: aiohttp.ClientSession | None = None
+        self._origin: Origin | None = None
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
         self._closed = False
@@ -201,8 +200,8 @@ class Upstream:
             await connection.close()
         if self._berth is not None:
             self._berth.release()
-        if self._http is not None:
-            await self._http.close()
+        if self._origin is not None:
+            self._origin.close()
 
     def leave(self) -> None:
         """This worker is about to end: a sibling runs the next process, and this one ends with what it has under way."""
@@ -256,8 +255,8 @@ class Upstream:
             if self._connection is not None:
                 await self._connection.close()
                 self._connection = None
-            if self._http is None and self.spec.transport != "stdio":
-                self._http = open_session(self.spec.reach)
+            if self._origin is None and self.spec.transport != "stdio":
+                self._origin = Origin(self.spec.url, self.spec.reach)
             self._connection = await (self._process() if self.spec.transport == "stdio" else self._let_in())
         except Failed as failed:
             self.last_failure = failed.failure
@@ -303,7 +302,7 @@ class Upstream:
     async def _connect(self) -> Connection:
         return await connect(
             self.spec,
-            self._http,
+            self._origin,
             self,
             era=self.era,
             max_bytes=self._max_bytes,

@@ -7,7 +7,6 @@ Source: specification 2026-07-28, basic/transports/streamable-http and stdio, "B
 
 import asyncio
 
-import aiohttp
 import msgspec
 from msgspec import Raw
 
@@ -19,6 +18,7 @@ from remotes.upstream.connection import Connection, Greeting, Listener, discover
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.duplex import Duplex
 from remotes.upstream.envelope import CLIENT_INFO, Exchange
+from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
 from remotes.upstream.record import Places, Record
 from remotes.upstream.sse import open_sse
@@ -32,7 +32,7 @@ class Attempt(msgspec.Struct, frozen=True):
     """What every step of one connect needs. `capabilities` are declared to a handshake remote; `deadline` is the loop's."""
 
     spec: RemoteSpec
-    http: aiohttp.ClientSession | None
+    origin: Origin | None
     listener: Listener
     deadline: float
     max_bytes: int
@@ -43,7 +43,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
 async def connect(
     spec: RemoteSpec,
-    http: aiohttp.ClientSession | None,
+    origin: Origin | None,
     listener: Listener,
     *,
     era: str,
@@ -59,7 +59,7 @@ async def connect(
     """
     deadline = asyncio.get_running_loop().time() + spec.connect_timeout_s
     record = Record(Places(2)) if record is None else record
-    attempt = Attempt(spec, http, listener, deadline, max_bytes, Raw(capabilities), credential, record)
+    attempt = Attempt(spec, origin, listener, deadline, max_bytes, Raw(capabilities), credential, record)
     known = spec.era if spec.era != "auto" else era
     if spec.transport == "stdio":
         return await _stdio(attempt, known)
@@ -67,12 +67,12 @@ async def connect(
 
 
 async def _http(attempt: Attempt, known: str) -> Connection:
-    spec, http = attempt.spec, attempt.http
+    spec, origin = attempt.spec, attempt.origin
     if spec.transport == "sse" or known == "2024-11-05":
         return await _event_stream(attempt)
-    assert http is not None, "an HTTP remote needs a client session"
+    assert origin is not None, "a remote with an address needs its origin"
     if known in ("", MODERN):
-        stateless = streamable.Stateless(spec, http, attempt.listener, attempt.max_bytes, attempt.credential)
+        stateless = streamable.Stateless(spec, origin, attempt.listener, attempt.max_bytes, attempt.credential)
         verdict = await _discover(stateless, attempt.deadline)
         if isinstance(verdict, Greeting):
             stateless.greeting = verdict
@@ -81,7 +81,7 @@ async def _http(attempt: Attempt, known: str) -> Connection:
             raise Failed(_not_modern(spec, verdict))
         if verdict is not None and _decides_nothing(verdict):
             raise Failed(verdict)
-    sessions = streamable.Sessions(spec, http, attempt.listener, attempt.max_bytes, attempt.credential)
+    sessions = streamable.Sessions(spec, origin, attempt.listener, attempt.max_bytes, attempt.credential)
     try:
         sessions.greeting = await _initialize(sessions, attempt, "http")
     except Failed as failed:
@@ -94,10 +94,10 @@ async def _http(attempt: Attempt, known: str) -> Connection:
 
 
 async def _event_stream(attempt: Attempt) -> Connection:
-    assert attempt.http is not None, "an HTTP remote needs a client session"
+    assert attempt.origin is not None, "a remote with an address needs its origin"
     channel = await open_sse(
         attempt.spec,
-        attempt.http,
+        attempt.origin,
         attempt.listener,
         attempt.credential,
         deadline=attempt.deadline,

@@ -10,11 +10,8 @@ import contextlib
 import itertools
 import logging
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
-
-import aiohttp
-from yarl import URL
 
 from mcpserver.protocol import codes, jsonrpc, sse
 from remotes.config.snapshot import RemoteSpec
@@ -22,13 +19,17 @@ from remotes.upstream import envelope, questions
 from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard, lower_level
 from remotes.upstream.credential import Credential
 from remotes.upstream.envelope import Exchange
+from remotes.upstream.faults import classified, lacks_scope, read_excerpt, unexpected_status
+from remotes.upstream.http1 import HttpError, Response
+from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Failed, Failure, Fault, Outcome, Refusal
-from remotes.upstream.session import classified, lacks_scope, read_excerpt, unexpected_status
 
 log = logging.getLogger("mcp.upstream")
 
 _BOTH_TYPES = "application/json, text/event-stream"
+_EVENT_STREAM = b"text/event-stream"
 _SESSION = "Mcp-Session-Id"
+_SESSION_HEADER = _SESSION.lower().encode()
 # A GET stream that ends is opened again after this long, doubled up to the second.
 _REOPEN_FIRST_S, _REOPEN_MAX_S = 1.0, 60.0
 _RENEW_S = 30.0
@@ -68,23 +69,18 @@ class _Http:
     """One POST and its answer."""
 
     def __init__(
-        self,
-        spec: RemoteSpec,
-        http: aiohttp.ClientSession,
-        listener: Listener,
-        max_bytes: int,
-        credential: Credential,
+        self, spec: RemoteSpec, origin: Origin, listener: Listener, max_bytes: int, credential: Credential
     ) -> None:
         self.greeting = Greeting("http", "", {})
         self._spec = spec
-        self._http = http
+        self._origin = origin
         self._listener = listener
         self._max_bytes = max_bytes
         self._credential = credential
         self._numbers = itertools.count(1)
         self._closed = False
-        self._url = URL(spec.url)  # parsed once
-        self._base_headers = {**spec.headers, "Content-Type": "application/json", "Accept": _BOTH_TYPES}
+        posted = {**spec.headers, "Content-Type": "application/json", "Accept": _BOTH_TYPES}
+        self._post_head = origin.head("POST", posted)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -109,29 +105,31 @@ class _Http:
 
     async def _post(self, exchange: Exchange, number: int, message: bytes, headers: Mapping[str, str]) -> Outcome:
         try:
-            async with self._http.post(
-                self._url,
-                data=message,
-                headers={**self._base_headers, **self._credential.headers, **headers},
-                allow_redirects=False,
-            ) as response:
-                self._noticed(response)
-                if response.status >= 300:
-                    return await self._refused(response, number)
-                if response.content_type != "text/event-stream":
-                    return self._read(await self._body(response), number)
-                place = _Place()
-                outcome = await self._streamed(response, exchange, number, place)
-            return outcome or await self._continued(exchange, number, place)
-        except (aiohttp.ClientError, ConnectionError) as error:
+            response = await self._origin.send(self._post_head, {**self._credential.headers, **headers}, message)
+            try:
+                return await self._answered(response, exchange, number)
+            finally:
+                response.close()
+        except HttpError as error:
             return classified(self._spec.name, error, "answer")
         except Failed as failed:
             return failed.failure
 
-    def _noticed(self, response: aiohttp.ClientResponse) -> None:
+    async def _answered(self, response: Response, exchange: Exchange, number: int) -> Outcome:
+        self._noticed(response)
+        if response.status >= 300:
+            return await self._refused(response, number)
+        if response.media_type != _EVENT_STREAM:
+            return self._read(await response.read(self._max_bytes), number)
+        place = _Place()
+        outcome = await self._streamed(response, exchange, number, place)
+        response.close()
+        return outcome or await self._continued(exchange, number, place)
+
+    def _noticed(self, response: Response) -> None:
         """A place to learn from the answer's headers."""
 
-    async def _refused(self, response: aiohttp.ClientResponse, number: int) -> Outcome:
+    async def _refused(self, response: Response, number: int) -> Outcome:
         """An HTTP error: MCP's own when its body is a JSON-RPC error for us, else the status speaks."""
         raw = await read_excerpt(response, _ERROR_MAX_BYTES)
         if response.status == 401 or lacks_scope(response):
@@ -143,18 +141,6 @@ class _Http:
                 if isinstance(outcome, Refusal):
                     return outcome
         return unexpected_status(self._spec.name, response, raw)
-
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        """The decompressed body, up to the cap."""
-        length = response.content_length
-        if length is not None and length <= self._max_bytes and "Content-Encoding" not in response.headers:
-            return await response.read()
-        parts = bytearray()
-        async for chunk in response.content.iter_any():
-            parts += chunk
-            if len(parts) > self._max_bytes:
-                raise Failed(self._too_large())
-        return bytes(parts)
 
     def _too_large(self) -> Failure:
         return Failure(Fault.TOO_LARGE, "answer", f"{self._spec.name} sent more than {self._max_bytes} bytes")
@@ -176,14 +162,12 @@ class _Http:
     def _invalid(self, why: str, raw: bytes) -> Failure:
         return Failure(Fault.INVALID, "answer", f"{self._spec.name} sent no valid answer: {why}", raw[:4096])
 
-    async def _streamed(
-        self, response: aiohttp.ClientResponse, exchange: Exchange, number: int, place: "_Place"
-    ) -> Outcome | None:
+    async def _streamed(self, response: Response, exchange: Exchange, number: int, place: "_Place") -> Outcome | None:
         """Follow the request's own stream to its answer; None when it ends before, at a place where it can be taken up."""
         splitter = sse.Splitter(self._max_bytes)
         try:
-            async for chunk in response.content.iter_any():
-                for event in splitter.feed(chunk):
+            while piece := await response.take():
+                for event in splitter.feed(piece):
                     place.reached(event)
                     if event.name != "message" or not event.data:
                         continue
@@ -191,7 +175,7 @@ class _Http:
                     if isinstance(message, jsonrpc.Response):
                         return self._matched(message, number, event.data)
                     self._told(message, exchange)
-        except (aiohttp.ClientError, ConnectionError):
+        except HttpError:
             if place.id is None:
                 raise
         except sse.TooLong:
@@ -221,14 +205,9 @@ class Stateless(_Http):
     """Revision 2026-07-28."""
 
     def __init__(
-        self,
-        spec: RemoteSpec,
-        http: aiohttp.ClientSession,
-        listener: Listener,
-        max_bytes: int,
-        credential: Credential,
+        self, spec: RemoteSpec, origin: Origin, listener: Listener, max_bytes: int, credential: Credential
     ) -> None:
-        super().__init__(spec, http, listener, max_bytes, credential)
+        super().__init__(spec, origin, listener, max_bytes, credential)
         self._doubted = False
 
     @property
@@ -255,14 +234,9 @@ class Sessions(_Http):
     """Revisions 2025-03-26, 2025-06-18 and 2025-11-25."""
 
     def __init__(
-        self,
-        spec: RemoteSpec,
-        http: aiohttp.ClientSession,
-        listener: Listener,
-        max_bytes: int,
-        credential: Credential,
+        self, spec: RemoteSpec, origin: Origin, listener: Listener, max_bytes: int, credential: Credential
     ) -> None:
-        super().__init__(spec, http, listener, max_bytes, credential)
+        super().__init__(spec, origin, listener, max_bytes, credential)
         self._session: str | None = None
         self._open: list[Exchange] = []
         self._lost = False
@@ -289,10 +263,10 @@ class Sessions(_Http):
         await super().close()
         if self._session is None:
             return
-        with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
-            headers = {**self._spec.headers, **self._credential.headers, **self._era_headers()}
-            async with asyncio.timeout(2), self._http.delete(self._spec.url, headers=headers, allow_redirects=False):
-                pass
+        with contextlib.suppress(HttpError, TimeoutError):
+            async with asyncio.timeout(2):
+                head = self._origin.head("DELETE", self._spec.headers)
+                (await self._origin.send(head, self._own_headers())).close()
 
     def listen(self) -> None:
         """Follow the session's GET stream for list changes; a remote without one answers 405 and that is that."""
@@ -328,21 +302,29 @@ class Sessions(_Http):
             if place.id is None:
                 break
             await asyncio.sleep(place.retry_s)  # as long as the server asked for; the request's deadline runs on
-            headers = {**self._stream_headers(), "Last-Event-ID": place.id}
-            async with self._http.get(self._url, headers=headers, allow_redirects=False) as response:
-                if response.status != 200 or response.content_type != "text/event-stream":
+            async with self._stream({"Last-Event-ID": place.id}) as response:
+                if response.status != 200 or response.media_type != _EVENT_STREAM:
                     break
                 outcome = await self._streamed(response, exchange, number, place)
             if outcome is not None:
                 return outcome
         return await super()._continued(exchange, number, place)
 
+    @contextlib.asynccontextmanager
+    async def _stream(self, headers: Mapping[str, str]) -> AsyncIterator[Response]:
+        """The answer to a GET that asks for an event stream."""
+        head = self._origin.head("GET", {**self._spec.headers, "Accept": "text/event-stream"})
+        response = await self._origin.send(head, {**self._own_headers(), **headers})
+        try:
+            yield response
+        finally:
+            response.close()
+
     def _without_session(self) -> Failure:
         return Failure(Fault.HTTP_STATUS, "session", f"{self._spec.name} has forgotten the session", status=404)
 
-    def _noticed(self, response: aiohttp.ClientResponse) -> None:
-        minted = response.headers.get(_SESSION)
-        if minted is not None and self._session is None and _SESSION_ID.fullmatch(minted):
+    def _noticed(self, response: Response) -> None:
+        if self._session is None and _SESSION_ID.fullmatch(minted := response.header(_SESSION_HEADER)):
             self._session = minted
 
     def _era_headers(self) -> dict[str, str]:
@@ -353,20 +335,18 @@ class Sessions(_Http):
             headers["MCP-Protocol-Version"] = self.greeting.revision
         return headers
 
-    def _stream_headers(self) -> dict[str, str]:
-        headers = {**self._spec.headers, **self._credential.headers, **self._era_headers()}
-        return headers | {"Accept": "text/event-stream"}
+    def _own_headers(self) -> dict[str, str]:
+        return {**self._credential.headers, **self._era_headers()}
 
     async def _send(self, message: bytes) -> None:
-        headers = {**self._base_headers, **self._credential.headers, **self._era_headers()}
         try:
-            async with (
-                asyncio.timeout(_TELL_S),
-                self._http.post(self._url, data=message, headers=headers, allow_redirects=False) as response,
-            ):
-                if response.status >= 300:
-                    log.debug("%s answered a notification with HTTP %d", self._spec.name, response.status)
-        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            async with asyncio.timeout(_TELL_S):
+                response = await self._origin.send(self._post_head, self._own_headers(), message)
+                await read_excerpt(response)  # a connection serves again only after a whole answer
+            response.close()
+            if response.status >= 300:
+                log.debug("%s answered a notification with HTTP %d", self._spec.name, response.status)
+        except (HttpError, TimeoutError) as error:
             log.debug("cannot notify %s: %s", self._spec.name, type(error).__name__)
 
     def _asked(self, message: jsonrpc.Request, exchange: Exchange) -> None:
@@ -396,28 +376,28 @@ class Sessions(_Http):
         wait, was_open = _REOPEN_FIRST_S, False
         while self.usable:
             try:
-                used, headers = self._credential.serial, self._stream_headers()
-                async with self._http.get(self._spec.url, headers=headers, allow_redirects=False) as response:
+                used = self._credential.serial
+                async with self._stream({}) as response:
                     if was_open and response.status in (400, 404):
                         self._lost = True
                         self._listener.lost(self._without_session())
                         return
                     if response.status == 401 and not await self._is_final(used, response):
                         continue
-                    if response.status != 200 or response.content_type != "text/event-stream":
+                    if response.status != 200 or response.media_type != _EVENT_STREAM:
                         return
                     wait, was_open = _REOPEN_FIRST_S, True
                     splitter = sse.Splitter(self._max_bytes)
-                    async for chunk in response.content.iter_any():
-                        for event in splitter.feed(chunk):
+                    while piece := await response.take():
+                        for event in splitter.feed(piece):
                             if event.data:
                                 self._told(jsonrpc.decode(event.data), _NOBODY)
-            except (aiohttp.ClientError, ConnectionError, jsonrpc.Malformed, sse.TooLong) as error:
+            except (HttpError, jsonrpc.Malformed, sse.TooLong) as error:
                 log.debug("the GET stream of %s ended: %s", self._spec.name, type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(2 * wait, _REOPEN_MAX_S)
 
-    async def _is_final(self, used: int, response: aiohttp.ClientResponse) -> bool:
+    async def _is_final(self, used: int, response: Response) -> bool:
         """Whether a 401 to the GET stream stands; a credential that cannot be renewed now is tried again later."""
         failure = unexpected_status(self._spec.name, response, b"")
         refused = await self._credential.renew(used, failure, asyncio.get_running_loop().time() + _RENEW_S)

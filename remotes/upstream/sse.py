@@ -3,21 +3,20 @@
 import asyncio
 import contextlib
 
-import aiohttp
-from yarl import URL
-
 from mcpserver.protocol import jsonrpc, sse
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.connection import Listener
 from remotes.upstream.credential import Credential
 from remotes.upstream.duplex import Duplex
+from remotes.upstream.faults import classified, read_excerpt, unexpected_status
+from remotes.upstream.http1 import HttpError, Response
+from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Failed, Failure, Fault
-from remotes.upstream.session import classified, read_excerpt, unexpected_status
 
 
 async def open_sse(
     spec: RemoteSpec,
-    http: aiohttp.ClientSession,
+    origin: Origin,
     listener: Listener,
     credential: Credential,
     *,
@@ -25,7 +24,7 @@ async def open_sse(
     event_max_bytes: int,
 ) -> Duplex:
     """Open the stream and learn where to POST; the handshake is the caller's. Raises Failed."""
-    wire = SseWire(spec, http, credential)
+    wire = SseWire(spec, origin, credential)
     channel = Duplex(spec.name, wire, listener)
     try:
         async with asyncio.timeout_at(deadline):
@@ -40,29 +39,28 @@ async def open_sse(
 
 
 class SseWire:
-    def __init__(self, spec: RemoteSpec, http: aiohttp.ClientSession, credential: Credential) -> None:
+    def __init__(self, spec: RemoteSpec, origin: Origin, credential: Credential) -> None:
         self._spec = spec
-        self._http = http
+        self._origin = origin
         self._credential = credential
-        self._stream: aiohttp.ClientResponse | None = None
+        self._stream: Response | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._post_url: asyncio.Future[URL] = asyncio.get_running_loop().create_future()
+        self._post_head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def start(self, channel: Duplex, event_max_bytes: int) -> None:
         name = self._spec.name
         try:
-            self._stream = await self._http.get(
-                self._spec.url, headers=self._headers("Accept", "text/event-stream"), allow_redirects=False
-            )
-        except aiohttp.ClientError as error:
+            head = self._origin.head("GET", {**self._spec.headers, "Accept": "text/event-stream"})
+            self._stream = await self._origin.send(head, self._credential.headers)
+        except HttpError as error:
             raise Failed(classified(name, error, "connect")) from None
         if self._stream.status != 200:
             raise Failed(unexpected_status(name, self._stream, await read_excerpt(self._stream)))
-        if not self._stream.headers.get("Content-Type", "").lower().startswith("text/event-stream"):
+        if self._stream.media_type != b"text/event-stream":
             excerpt = await read_excerpt(self._stream)
             raise Failed(Failure(Fault.INVALID, "handshake", f"{name} opened no event stream", excerpt))
         self._pump = asyncio.create_task(self._read(channel, self._stream, event_max_bytes))
-        await self._post_url
+        await self._post_head
 
     async def send(self, message: bytes) -> None:
         """Post it; a stream that ends meanwhile ends the waiting too, because no answer can come any more."""
@@ -77,22 +75,20 @@ class SseWire:
             posting.cancel()
 
     async def _post(self, message: bytes) -> None:
-        headers = self._headers("Content-Type", "application/json")
         try:
-            async with self._http.post(
-                self._post_url.result(), data=message, headers=headers, allow_redirects=False
-            ) as response:
+            response = await self._origin.send(self._post_head.result(), self._credential.headers, message)
+            try:
+                excerpt = await read_excerpt(response)  # a connection serves again only after a whole answer
                 if response.status >= 300:
-                    raise Failed(unexpected_status(self._spec.name, response, await read_excerpt(response)))
-        except aiohttp.ClientError as error:
+                    raise Failed(unexpected_status(self._spec.name, response, excerpt))
+            finally:
+                response.close()
+        except HttpError as error:
             raise Failed(classified(self._spec.name, error, "send")) from None
 
-    def _headers(self, name: str, value: str) -> dict[str, str]:
-        return {**self._spec.headers, **self._credential.headers, name: value}
-
     async def close(self) -> None:
-        if not self._post_url.done():
-            self._post_url.cancel()
+        if not self._post_head.done():
+            self._post_head.cancel()
         if self._pump is not None and self._pump is not asyncio.current_task():
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -100,14 +96,14 @@ class SseWire:
         if self._stream is not None:
             self._stream.close()
 
-    async def _read(self, channel: Duplex, stream: aiohttp.ClientResponse, event_max_bytes: int) -> None:
+    async def _read(self, channel: Duplex, stream: Response, event_max_bytes: int) -> None:
         failure = Failure(Fault.BROKEN, "answer", f"the event stream of {self._spec.name} ended")
         try:
             splitter = sse.Splitter(event_max_bytes)
-            async for chunk in stream.content.iter_any():
-                for event in splitter.feed(chunk):
+            while piece := await stream.take():
+                for event in splitter.feed(piece):
                     self._take(channel, event)
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except HttpError as error:
             failure = classified(self._spec.name, error, "answer")
         except sse.TooLong as error:
             failure = Failure(Fault.TOO_LARGE, "answer", f"{self._spec.name}: {error}")
@@ -115,8 +111,8 @@ class SseWire:
             failure = failed.failure
         finally:
             stream.close()
-            if not self._post_url.done():
-                self._post_url.set_exception(Failed(failure))
+            if not self._post_head.done():
+                self._post_head.set_exception(Failed(failure))
             channel.broke(failure)
 
     def _take(self, channel: Duplex, event: sse.Event) -> None:
@@ -131,14 +127,11 @@ class SseWire:
 
     def _learn(self, endpoint: str) -> None:
         """The POST address must stay on the stream's origin, or a remote could send our credentials elsewhere."""
-        stream = URL(self._spec.url)
         try:
-            url = stream.join(URL(endpoint))  # judged by the parser that connects, so that both read the same host
-            same = url.origin() == stream.origin() and url.user is None and url.password is None
+            address = self._origin.address.joined(self._spec.url, endpoint)
         except ValueError:
-            same = False
-        if not same:
             why = f"{self._spec.name} named an endpoint that is not on its own origin"
-            raise Failed(Failure(Fault.INVALID, "handshake", why))
-        if not self._post_url.done():
-            self._post_url.set_result(url)
+            raise Failed(Failure(Fault.INVALID, "handshake", why)) from None
+        if not self._post_head.done():
+            headers = {**self._spec.headers, "Content-Type": "application/json"}
+            self._post_head.set_result(self._origin.head("POST", headers, target=address.target))

@@ -1,7 +1,8 @@
 """What clients see, kept up to date: the remotes, what each was last known to offer, and the generation they joined to.
 
-Lists never wait for a remote that is known: each remote has a keeper that connects, loads its lists and loads them again
-when the remote says so, when they grow old, or after it was lost; what it loaded last stands until then.
+Lists never wait: each remote has a keeper that connects, loads its lists and loads them again when the remote says so, when they
+grow old, or after it was lost; what it loaded last stands until then. What a new revision brings is shown together, once its new
+remotes were tried, or after a moment without those that hang: it is the start of a gateway that waits that long, not its clients.
 """
 
 import asyncio
@@ -25,8 +26,9 @@ from remotes.upstream.outcome import Failed, Failure, Fault
 
 log = logging.getLogger("mcp.catalog")
 
-_RETRY_FIRST_S, _RETRY_MAX_S = 1.0, 60.0
-# A list request waits for remotes in their first load, but never longer than this after the load began.
+# From one try to the next, the time that a try takes included: one that comes back is known of well within 45 s.
+_RETRY_FIRST_S, _RETRY_MAX_S = 1.0, 30.0
+# New remotes are shown with the others if their first load takes no longer than this.
 FIRST_LOAD_PATIENCE_S = 3.0
 # A remote that announces a change with every answer would otherwise be asked as fast as it answers.
 _LOADS_APART_S = 1.0
@@ -65,6 +67,7 @@ class Catalog:
         self._on_published = on_published
         self._on_contact = on_contact
         self._settled = asyncio.Event()
+        self._held: asyncio.TimerHandle | None = None
 
     def follow(self, snapshot: Snapshot, upstreams: Mapping[str, Upstream]) -> None:
         """Keep the remotes of a revision, in its order."""
@@ -109,7 +112,7 @@ class Catalog:
             return raw  # whoever makes the answer says what is wrong with it
 
     async def ready(self) -> Joined:
-        """The current generation, once no remote is in the first moments of its first load."""
+        """The current generation, once no remote is in the first moments of its first load. Lists take it as it is instead."""
         while (patience := self._patience()) > 0:
             self._settled.clear()
             try:
@@ -117,6 +120,8 @@ class Catalog:
                     await self._settled.wait()
             except TimeoutError:
                 break
+        if self._held is not None:
+            self._publish()
         return self.joined
 
     def look_at(self, name: str) -> None:
@@ -135,6 +140,8 @@ class Catalog:
         keepers = [kept.keeper for kept in self._kept.values() if kept.keeper is not None]
         for name in list(self._kept):
             self._drop(name)
+        if self._held is not None:
+            self._held.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
 
     def _patience(self) -> float:
@@ -164,6 +171,8 @@ class Catalog:
             else:
                 told_s = kept.failure.retry_after_s
                 retry, wait = min(2 * retry, _RETRY_MAX_S), retry if told_s is None else min(told_s, _RETRY_MAX_S)
+                took_s = asyncio.get_running_loop().time() - loaded_at
+                wait = max(min(wait, _RETRY_MAX_S - took_s), _RETRY_FIRST_S)
             wait *= random.uniform(0.8, 1.2)  # noqa: S311 - spreading load, not guarding a secret
             try:
                 async with asyncio.timeout(wait):
@@ -191,6 +200,8 @@ class Catalog:
                 kept.listing = listing
                 self._publish()
         kept.tried = True
+        if self._held is not None:
+            self._publish()
         self._settled.set()
         if kept.status != before:
             self._report(kept)
@@ -204,6 +215,17 @@ class Catalog:
             log.warning("%s is %s: %s", name, kept.status, kept.failure.told, extra={"remote": name})
 
     def _publish(self) -> None:
+        """Show what is known now, or a moment later together with what is just being loaded for the first time."""
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+        patience = self._patience()
+        if patience > 0:
+            self._held = asyncio.get_running_loop().call_later(patience, self._publish)
+        else:
+            self._join()
+
+    def _join(self) -> None:
         listings = [
             (name, listing)
             for name in self._order

@@ -116,8 +116,7 @@ class Pipeline:
         call = visit.call
         if "cursor" in call.params:
             return refusal(call, codes.INVALID_PARAMS, "unknown cursor: lists have one page")
-        joined = await self._catalog.ready()
-        listed = joined.result(call.method, visit.principal, modern=call.modern, revision=call.revision)
+        listed = self._catalog.joined.result(call.method, visit.principal, modern=call.modern, revision=call.revision)
         return Served(jsonrpc.result(call.id, listed))
 
     async def _routed(self, visit: Visit) -> Served:

@@ -133,6 +133,7 @@ class Runtime:
             asyncio.create_task(self._watch(), name="watch"),
             asyncio.create_task(self._stay_within_limits(), name="guards"),
         ]
+        await self.catalog.ready()  # a client that lists once, as many do, shall find what is there
 
     @property
     def started(self) -> bool:

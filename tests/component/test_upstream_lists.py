@@ -236,6 +236,47 @@ async def test_a_remote_that_hangs_keeps_no_other_remote_off_the_list():
 
 
 @pytest.mark.edge(1)
+async def test_a_revision_is_shown_as_a_whole_and_what_hangs_joins_later(monkeypatch):
+    """Every list is that of the old revision or of the new one, and none waits."""
+    monkeypatch.setattr("gateway.catalog.FIRST_LOAD_PATIENCE_S", 0.5)
+    goes_on = asyncio.Event()
+
+    async def late(request: Request, wire: Wire) -> None:
+        await goes_on.wait()
+        await modern()(request, wire)
+
+    async with served(modern()) as old, served(modern()) as new, served(late) as slow:
+        specs = {name: dataclasses.replace(http(one), name=name) for name, one in (("old", old), ("new", new))}
+        pool = Pool(max_bytes=1024 * 1024)
+        catalog = Catalog(lambda kinds: None, lambda kept: None)
+        seen: list[list[str]] = []
+
+        def look() -> None:
+            names = [entry.exposed for entry in catalog.joined.entries("tools/list")]
+            if not seen or seen[-1] != names:
+                seen.append(names)
+
+        def follow(*chosen: RemoteSpec) -> None:
+            snapshot = Snapshot(1, "", {spec.name: spec for spec in chosen})
+            pool.follow(snapshot, {})
+            catalog.follow(snapshot, {spec.name: one for spec in chosen if (one := pool.get(spec.name)) is not None})
+
+        follow(specs["old"])
+        await catalog.ready()
+        look()
+        follow(specs["new"], dataclasses.replace(http(slow), name="slow"))
+        async with asyncio.timeout(5):
+            while len(seen) < 3:
+                look()
+                if len(seen) == 2:
+                    goes_on.set()
+                await asyncio.sleep(0.01)
+        assert seen == [["old__echo"], ["new__echo"], ["new__echo", "slow__echo"]]
+        await catalog.close()
+        await pool.close()
+
+
+@pytest.mark.edge(1)
 async def test_what_was_listed_last_stands_while_a_remote_is_away():
     answers: dict[str, Script] = {}
     async with served(modern(answers)) as server, catalogue(http(server)) as (catalog, _):

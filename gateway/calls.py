@@ -206,6 +206,4 @@ def _failure(call: Call, upstream: Upstream, failure: Failure) -> Served:
         words = f"{upstream.spec.name} did not answer within {upstream.spec.timeout_s:g} s"
     elif failure.fault is Fault.BUSY:
         words = f"{upstream.spec.name} is busy: {failure.message}; try again in a moment"
-    elif failure.fault is Fault.UNAUTHORIZED:
-        words = f"{upstream.spec.name} refused the gateway's credential: check its headers in the configuration"
     return worded(call, words, failure.excerpt, math.ceil(failure.retry_after_s or 0))

@@ -44,6 +44,7 @@ from mcpserver.lib.usage import Usage
 from mcpserver.protocol import jsonrpc
 from remotes import selectors, services, status
 from remotes.config.snapshot import Snapshot
+from remotes.tokens import credentials
 from remotes.upstream.client import Upstream
 from remotes.upstream.outcome import Failure
 from remotes.upstream.pool import Pool
@@ -79,11 +80,13 @@ class Runtime:
         self.rates = Rates(clock.monotonic)
         self.sessions = Sessions(secret)
         self.recent = Recent(clock.monotonic)
+        self.credentials = credentials.for_gateway(clock, self._credential_changed)
         self.pool = Pool(
             max_bytes=limits.read_max_bytes,
             max_in_flight=limits.max_in_flight_per_remote,
             max_processes=limits.max_processes,
             berths=berths,
+            credential=self.credentials.of,
         )
         self.circuits = Circuits(clock, partial(in_database, timeout_s=_SHARE_S), self._degraded)
         self.leases = Leases(limits)
@@ -154,6 +157,7 @@ class Runtime:
         await self.catalog.close()
         await self.circuits.close()
         await self.pool.close()
+        await self.credentials.close()
         await self.authenticator.close()
         self.cuts.close()
 
@@ -222,6 +226,7 @@ class Runtime:
             "last_error": failure.told if failure is not None else None,
             "phase": failure.phase if failure is not None else None,
             "missing_env": [missing.variable for missing in spec.missing],
+            "auth": self.credentials.describe(name),
         } | ({"process": self._process_status(kept.upstream)} if kept is not None and spec.transport == "stdio" else {})
 
     def _process_status(self, upstream: Upstream) -> dict[str, Any] | None:
@@ -231,6 +236,7 @@ class Runtime:
         """One reference: whoever read the old snapshot keeps it."""
         _, gone = self.pool.follow(snapshot, eras)
         self.snapshot = snapshot
+        self.credentials.keep(snapshot.remotes)
         self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
         self.slots.follow(self.limits)
         self.cuts.max_bytes = self.limits.max_tool_response_size
@@ -253,6 +259,7 @@ class Runtime:
             self.cuts.rests.sweep()
             self.subscriptions.sweep(self._loop_time())
             try:
+                await self.credentials.tend()
                 await self.authenticator.refresh()
                 await self._follow(services.follow_file)
                 await self.circuits.sync()
@@ -291,6 +298,13 @@ class Runtime:
             if changed is not None:
                 self._swap(changed, {})
                 log.info("configuration revision %d is served", changed.revision)
+
+    def _credential_changed(self, name: str) -> None:
+        """A login came or went: whoever keeps the remote finds out at once what that means."""
+        upstream = self.pool.get(name)
+        if upstream is not None:
+            upstream.last_failure = None
+            upstream.changed("credential")
 
     def _contacted(self, kept: Kept) -> None:
         """A keeper was in touch with its remote, or failed to be; written down with the next flush."""

@@ -95,3 +95,59 @@ class RemoteHealth(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.status}"
+
+
+class StoredToken(models.Model):
+    """The access token of one remote with what renews it, encrypted. Written by `remotes.tokens.store` alone.
+
+    `version` counts every change and never goes back, so that one number tells a process whether it still has the newest.
+    """
+
+    name = models.CharField(max_length=64, unique=True)
+    version = models.PositiveBigIntegerField(default=0)
+    sealed = models.TextField(blank=True, default="")
+    refused = models.CharField(max_length=200, blank=True, default="")
+    expires_at = models.DateTimeField(null=True)
+    scope = models.CharField(max_length=1000, blank=True, default="")
+    updated_at = models.DateTimeField(default=timezone.now)
+    lease_owner = models.CharField(max_length=64, blank=True, default="")
+    lease_until = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"the token of {self.name}, version {self.version}"
+
+
+class AppendOnlyQuerySet(models.QuerySet["RemoteEvent"]):
+    def update(self, **_: Any) -> int:
+        raise TypeError("audit events are never changed")
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        raise TypeError("audit events are never deleted")
+
+
+class RemoteEvent(models.Model):
+    """The audit trail of remotes. It names them by value: it outlives what it tells of."""
+
+    class Event(models.TextChoices):
+        LOGGED_IN = "logged_in"
+        LOGGED_OUT = "logged_out"
+        CREDENTIAL_REFUSED = "credential_refused"
+
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    event = models.CharField(max_length=30, choices=Event)
+    remote = models.CharField(max_length=64, db_index=True)
+    actor = models.CharField(max_length=200, default="gateway")
+    detail = models.JSONField(default=dict)
+
+    objects = AppendOnlyQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%dT%H:%M:%SZ} {self.event} {self.remote}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            raise TypeError("audit events are never changed")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        raise TypeError("audit events are never deleted")

@@ -26,6 +26,7 @@ from remotes.diagnosis import Phase, diagnose, overrun
 from remotes.status import Status
 from remotes.upstream.connect import connect
 from remotes.upstream.connection import Connection
+from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Refusal
@@ -80,11 +81,17 @@ class Report:
         }
 
 
-async def probe(spec: RemoteSpec, *, timeout_s: float | None = None, max_bytes: int = _MAX_BYTES) -> Report:
+async def probe(
+    spec: RemoteSpec,
+    *,
+    timeout_s: float | None = None,
+    max_bytes: int = _MAX_BYTES,
+    credential: Credential = NO_CREDENTIAL,
+) -> Report:
     """Try `spec` once within `timeout_s` (its own list_timeout by default). One that cannot be called is not contacted."""
     if (why := status.refusal(spec)) is not None:
         return _uncalled(spec, why)
-    attempt = _Attempt(spec, spec.list_timeout_s if timeout_s is None else timeout_s, max_bytes)
+    attempt = _Attempt(spec, spec.list_timeout_s if timeout_s is None else timeout_s, max_bytes, credential)
     try:
         era, transport, tools = await attempt.run()
     except Failed as failed:
@@ -92,17 +99,26 @@ async def probe(spec: RemoteSpec, *, timeout_s: float | None = None, max_bytes: 
     except (OSError, ValueError) as error:  # such as a header that cannot be sent
         what = f"{spec.name} cannot be asked as it is configured ({type(error).__name__})"
         return _failed(spec, Failure(Fault.NOT_SENT, "", what), attempt)
+    else:
+        await credential.accepted()
     finally:
         await attempt.close()
+        await credential.close()
     latency_ms = attempt.latency_ms
     return Report(spec.name, Status.HEALTHY, latency_ms=latency_ms, transport=transport, era=era, tools=tools)
 
 
 async def probe_all(
-    specs: Iterable[RemoteSpec], *, timeout_s: float | None = None, max_bytes: int = _MAX_BYTES
+    specs: Iterable[RemoteSpec],
+    *,
+    timeout_s: float | None = None,
+    max_bytes: int = _MAX_BYTES,
+    credential: Callable[[RemoteSpec], Credential] = lambda spec: NO_CREDENTIAL,
 ) -> list[Report]:
     """Each of `specs`, some at the same time; in their order."""
-    return await at_once(probe(spec, timeout_s=timeout_s, max_bytes=max_bytes) for spec in specs)
+    return await at_once(
+        probe(spec, timeout_s=timeout_s, max_bytes=max_bytes, credential=credential(spec)) for spec in specs
+    )
 
 
 async def at_once(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -156,11 +172,12 @@ class _Watch:
 class _Attempt:
     """The one try: `run` raises Failed, `close` ends whatever it had opened."""
 
-    def __init__(self, spec: RemoteSpec, timeout_s: float, max_bytes: int) -> None:
+    def __init__(self, spec: RemoteSpec, timeout_s: float, max_bytes: int, credential: Credential) -> None:
         self.watch = _Watch(spec)
         self._spec = spec
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
+        self._credential = credential
         self.latency_ms = 0.0
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
@@ -168,21 +185,46 @@ class _Attempt:
         self._connection: Connection | None = None
 
     async def run(self) -> tuple[str, str, int]:
-        """Era, transport and number of tools."""
-        limit_s = min(self._spec.connect_timeout_s, self._timeout_s)
+        """Era, transport and number of tools; once more with a renewed credential after a 401."""
+        await self._within(self._timeout_s, self._admitted())
+        used = self._credential.serial
+        try:
+            return await self._run()
+        except Failed as failed:
+            if failed.failure.fault is not Fault.UNAUTHORIZED:
+                raise
+            await self._within(self._left_s, self._renewed(used, failed.failure))
+        await self.close()
+        return await self._run()
+
+    async def _admitted(self) -> None:
+        if (unready := await self._credential.ready(self._loop.time() + self._timeout_s)) is not None:
+            raise Failed(unready)
+
+    async def _renewed(self, used: int, failure: Failure) -> None:
+        if (refused := await self._credential.renew(used, failure, self._loop.time() + self._timeout_s)) is not None:
+            raise Failed(refused)
+
+    @property
+    def _left_s(self) -> float:
+        return max(0.0, self._began + self._timeout_s - self._loop.time())
+
+    async def _run(self) -> tuple[str, str, int]:
+        limit_s = min(self._spec.connect_timeout_s, self._left_s)
         self._connection = await self._within(limit_s, self._connected(limit_s))
         greeting = self._connection.greeting
         self.watch.reach(Phase.LIST)
         tools = 0
         if "tools" in greeting.capabilities:
-            left_s = max(0.0, self._began + self._timeout_s - self._loop.time())
+            left_s = self._left_s
             tools = await self._within(left_s, _offered(self._connection, self._spec, self._loop.time() + left_s + 1))
         return greeting.revision, greeting.transport, tools
 
     async def close(self) -> None:
         """As politely as the time that is left allows; then, by cancelling, at once."""
-        if self._connection is not None:
-            await self._ended(asyncio.ensure_future(self._connection.close()))
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._ended(asyncio.ensure_future(connection.close()))
         if self._origin is not None:
             self._origin.close()
 
@@ -191,7 +233,8 @@ class _Attempt:
             self._origin = Origin(self._spec.url, self._spec.reach, watch=lambda step: self.watch.reach(Phase(step)))
         # One second more than it gets: its own deadline must not pass before the watch was looked at.
         spec = replace(self._spec, connect_timeout_s=limit_s + 1)
-        return await connect(spec, self._origin, _Deaf(), era="", max_bytes=self._max_bytes)
+        deaf, cap = _Deaf(), self._max_bytes
+        return await connect(spec, self._origin, deaf, era="", max_bytes=cap, credential=self._credential)
 
     async def _within(self, limit_s: float, work: Coroutine[Any, Any, T]) -> T:
         """A deadline that looks before it cancels: afterwards the sockets are gone and nobody can tell where it was."""

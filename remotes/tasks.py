@@ -25,6 +25,7 @@ from remotes import probes, selectors, services, status
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.probes import Report
 from remotes.status import Status
+from remotes.tokens import credentials
 from remotes.upstream.outcome import Failure, Fault
 
 log = logging.getLogger("mcp.probes")
@@ -97,7 +98,8 @@ async def _asked(spec: RemoteSpec) -> Report | None:
     """How it is; None where that could not be found out."""
     if spec.transport == "stdio" and status.refusal(spec) is None:
         return await _pinged(spec)
-    return await probes.probe(spec, max_bytes=settings.LIMITS.read_max_bytes)
+    cap, credential = settings.LIMITS.read_max_bytes, credentials.for_probe(spec)
+    return await probes.probe(spec, max_bytes=cap, credential=credential)
 
 
 async def _pinged(spec: RemoteSpec) -> Report | None:

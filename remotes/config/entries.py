@@ -16,7 +16,7 @@ from types import MappingProxyType
 from remotes.config.addresses import Reach, url_fault
 from remotes.config.document import Finding, Path
 from remotes.config.interpolate import Expander, bare_variable
-from remotes.config.schema import NAME_MAX, NAME_PATTERN, RemoteEntry
+from remotes.config.schema import NAME_MAX, NAME_PATTERN, Auth, RemoteEntry
 from remotes.config.snapshot import (
     CONNECT_TIMEOUT_S,
     LIST_TIMEOUT_S,
@@ -34,6 +34,8 @@ MILLISECONDS_FROM = 1000
 _SECONDS = ("timeout", "connect_timeout", "list_timeout")
 _STDIO_ONLY = ("args", "env", "cwd")
 _HTTP_ONLY = ("headers", "auth")
+_AUTH_VALUES = ("client_id", "client_secret", "refresh_token", "scope", "resource")
+_AUTH_URLS = ("token_url", "client_metadata_url")
 _TYPES: dict[str, Transport] = {
     "stdio": "stdio", "sse": "sse", "http": "http",
     "streamable-http": "http", "streamable_http": "http", "streamableHttp": "http",
@@ -283,15 +285,27 @@ class _Entry:
         if "authorization" in headers:
             message = "`auth` and an Authorization header exclude each other"
             self._error(("auth",), "contradiction", message, "remove one", on_key=True)
+        self._check_auth_fields(auth)
+        values = {name: self._value(("auth", name), getattr(auth, name) or "") for name in _AUTH_VALUES}
+        urls = {name: self._url(("auth", name), text) for name in _AUTH_URLS if (text := getattr(auth, name))}
+        self.auth = AuthSpec(**values, **urls)
+
+    def _check_auth_fields(self, auth: Auth) -> None:
+        """Two ways that do not mix: a token URL with what it takes, or a login that finds everything out."""
+        if auth.token_url is None:
+            if auth.refresh_token is not None:
+                self._error(("auth",), "missing_field", "`token_url` is required with a `refresh_token`", on_key=True)
+            url = auth.client_metadata_url
+            if url is not None and not url.startswith(("https://", "$")):
+                self._error(("auth", "client_metadata_url"), "bad_url", "it must be https, and lie under a path")
+            return
+        if auth.type == "oauth" or auth.client_metadata_url is not None:
+            message = "with a `token_url` nothing is found out by a login"
+            self._error(("auth", "token_url"), "contradiction", message, "remove it, or `type: oauth`", on_key=True)
+        if auth.client_id is None:
+            self._error(("auth",), "missing_field", "`client_id` is required with a `token_url`", on_key=True)
         if auth.client_secret is None and auth.refresh_token is None:
             self._error(("auth",), "missing_field", "`refresh_token` or `client_secret` is required", on_key=True)
-        self.auth = AuthSpec(
-            token_url=self._url(("auth", "token_url"), auth.token_url),
-            client_id=self._value(("auth", "client_id"), auth.client_id),
-            client_secret=self._value(("auth", "client_secret"), auth.client_secret or ""),
-            refresh_token=self._value(("auth", "refresh_token"), auth.refresh_token or ""),
-            scope=self._value(("auth", "scope"), auth.scope or ""),
-        )
 
     # Both.
 

@@ -83,11 +83,23 @@ class Breaker(Section):
 
 
 class Auth(Section):
-    token_url: Annotated[str, Field(description="Where a new access token is fetched.")]
-    client_id: str
-    client_secret: str | None = None
-    refresh_token: Annotated[str | None, Field(description="Without it, client credentials are used.")] = None
-    scope: str | None = None
+    """With `token_url`: a refresh token, or client credentials. Without: what `mcp remote login NAME` is to use."""
+
+    type: Annotated[
+        Literal["oauth"] | None,
+        Field(description="oauth: `mcp remote login NAME` gets the token. Found out if absent."),
+    ] = None
+    token_url: Annotated[str | None, Field(description="Where a new access token is fetched.")] = None
+    client_id: Annotated[str | None, Field(description="Of a client that is registered already.")] = None
+    client_secret: Annotated[str | None, Field(description="Its secret; use ${VAR}.")] = None
+    refresh_token: Annotated[str | None, Field(description="Use ${VAR}. Without it, client credentials are used.")] = (
+        None
+    )
+    scope: Annotated[str | None, Field(description="What is asked for, separated by spaces.")] = None
+    resource: Annotated[str | None, Field(description="Sent with each token request (RFC 8707) if given.")] = None
+    client_metadata_url: Annotated[
+        str | None, Field(description="https:// address of the client's own metadata document, which is its id.")
+    ] = None
 
 
 class RemoteEntry(Section):

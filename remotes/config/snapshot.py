@@ -51,13 +51,16 @@ class BreakerSpec:
 
 @dataclass(frozen=True, slots=True)
 class AuthSpec:
-    """Where access tokens for a remote come from. Without a refresh token: client credentials."""
+    """Where access tokens for a remote come from. Without a token URL a login brings them; with one and without a refresh
+    token they are the gateway's own (client credentials)."""
 
-    token_url: str
-    client_id: str
+    token_url: str = ""
+    client_id: str = ""
     client_secret: str = field(default="", repr=False)
     refresh_token: str = field(default="", repr=False)
     scope: str = ""
+    resource: str = ""
+    client_metadata_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

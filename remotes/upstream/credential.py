@@ -31,6 +31,12 @@ class Credential(Protocol):
     async def renew(self, used: int, refused: Failure, deadline: float) -> Failure | None:
         """After a 401 to token `used`: None when the request may be sent once more, else what to say instead."""
 
+    async def accepted(self) -> None:
+        """The remote took what it was shown."""
+
+    async def close(self) -> None:
+        """Nobody asks any more."""
+
 
 class NoCredential:
     """The configuration's own headers are all there is."""
@@ -44,6 +50,12 @@ class NoCredential:
 
     async def renew(self, used: int, refused: Failure, deadline: float) -> Failure | None:
         return refused
+
+    async def accepted(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
 
 
 NO_CREDENTIAL = NoCredential()

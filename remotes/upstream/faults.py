@@ -31,9 +31,9 @@ def classified(name: str, error: HttpError, phase: str) -> Failure:
 def unexpected_status(name: str, response: Response, excerpt: bytes) -> Failure:
     """An HTTP error as a Failure; 401 is told apart because a credential may mend it."""
     if response.status == 401:
-        return Failure(
-            Fault.UNAUTHORIZED, "auth", f"{name} refused our credential (HTTP 401)", excerpt[:EXCERPT_MAX_BYTES], 401
-        )
+        # What came with it is not repeated: it may quote the credential.
+        why = f"{name} refused the gateway's credential (HTTP 401): check its headers in the configuration"
+        return Failure(Fault.UNAUTHORIZED, "auth", why, status=401)
     if lacks_scope(response):
         return Failure(Fault.HTTP_STATUS, "auth", _scope_words(name, response), b"", 403)
     retry_after = response.header(b"retry-after")

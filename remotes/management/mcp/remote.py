@@ -14,6 +14,7 @@ from remotes import probes, status
 from remotes.config.snapshot import RemoteSpec
 from remotes.management.mcp.edits import RemoteAdd, RemoteDisable, RemoteEnable, RemoteRemove, RemoteShow
 from remotes.management.mcp.sources import ASK_S, ask, configured, known, named, stored_health
+from remotes.tokens import credentials
 
 TIMEOUT_MAX_S = 600.0
 
@@ -49,7 +50,8 @@ class RemoteTest(Subcommand):
         if name is not None:
             return self._one(named(name, snapshot), timeout)
         specs = list(snapshot.remotes.values())
-        work = probes.probe_all(specs, timeout_s=timeout, max_bytes=settings.LIMITS.read_max_bytes)
+        cap = settings.LIMITS.read_max_bytes
+        work = probes.probe_all(specs, timeout_s=timeout, max_bytes=cap, credential=credentials.for_probe)
         return _all_of(probes.run(work))
 
     def _one(self, spec: RemoteSpec, timeout_s: float | None) -> Answer:
@@ -57,7 +59,8 @@ class RemoteTest(Subcommand):
         if not spec.enabled:
             self.say(f"{spec.name} is disabled in the configuration; it is tried all the same")
         tried = replace(spec, enabled=True)
-        report = probes.run(probes.probe(tried, timeout_s=timeout_s, max_bytes=settings.LIMITS.read_max_bytes))
+        cap, credential = settings.LIMITS.read_max_bytes, credentials.for_probe(tried)
+        report = probes.run(probes.probe(tried, timeout_s=timeout_s, max_bytes=cap, credential=credential))
         document = report.document() | {"enabled": spec.enabled}
         return Answer(document, Exit.DONE if report.ok else Exit.FAILED)
 

@@ -15,11 +15,14 @@ import msgspec
 from gateway import links
 from gateway.joined import Joined, is_readable, linked, own_uri
 from gateway.links import Links
-from gateway.listing import CAPABILITY, REFRESH_S, Entry, Listing, load
+from gateway.listing import CAPABILITY, REFRESH_S, Entry, Hidden, Listing, Why, load
+from gateway.pins import KnownPins
 from keys.principal import Principal
 from mcpserver.protocol import jsonrpc
 from mcpserver.protocol.versions import LISTS
+from remotes import pinning
 from remotes.config.snapshot import RemoteSpec, Snapshot
+from remotes.pinning import Standing
 from remotes.status import Status, of
 from remotes.upstream.client import Upstream
 from remotes.upstream.outcome import Failed, Failure, Fault
@@ -58,8 +61,9 @@ Published = Callable[[set[str]], None]
 class Catalog:
     """The keepers of all remotes and the generation they last agreed on."""
 
-    def __init__(self, on_published: Published, on_contact: Callable[[Kept], None]) -> None:
+    def __init__(self, on_published: Published, on_contact: Callable[[Kept], None], pins: KnownPins) -> None:
         self.joined = Joined(0, ())
+        self._pins = pins
         self._links = Links()
         self._kept: dict[str, Kept] = {}
         self._order: list[str] = []
@@ -86,6 +90,23 @@ class Catalog:
 
     def kept(self, name: str) -> Kept | None:
         return self._kept.get(name)
+
+    def standing(self, name: str) -> dict[str, Standing]:
+        """The tools of a remote that are not as they were approved."""
+        kept = self._kept.get(name)
+        listing = kept.listing if kept is not None else None
+        if kept is None or listing is None or listing.sighting is None or kept.spec.pin == "off":
+            return {}
+        return pinning.compare(self._pins.of(name), listing.sighting.digests)
+
+    def withheld(self, name: str) -> dict[str, Standing]:
+        """The tools of a remote that clients do not get because nobody has approved them as they are."""
+        kept = self._kept.get(name)
+        return pinning.withheld(kept.spec.pin, self.standing(name)) if kept is not None else {}
+
+    def judge_again(self) -> None:
+        """Pins have changed: what is withheld may be another matter now."""
+        self._publish()
 
     def resource(self, uri: str) -> Entry | None:
         """Whose resource a URI is: one that a remote lists, or has named in a result."""
@@ -188,7 +209,7 @@ class Catalog:
         started = loop.time()
         before = kept.status
         try:
-            listing = await load(kept.upstream, self._longest)
+            listing = await load(kept.upstream, self._longest, self._pins.of(kept.spec.name))
         except Failed as failed:
             kept.failure = failed.failure
         except Exception:  # a keeper that dies leaves its remote without one until the next change of configuration
@@ -196,6 +217,7 @@ class Catalog:
             kept.failure = Failure(Fault.INVALID, "list", "its lists cannot be read; the gateway's log says more")
         else:
             kept.failure, kept.latency_ms = None, round((loop.time() - started) * 1000, 1)
+            self._pins.saw(kept.spec, listing.sighting)
             if listing != kept.listing:
                 kept.listing = listing
                 self._publish()
@@ -227,7 +249,7 @@ class Catalog:
 
     def _join(self) -> None:
         listings = [
-            (name, listing)
+            (name, self._offered(kept, listing))
             for name in self._order
             if (kept := self._kept.get(name)) is not None and (listing := kept.listing) is not None
         ]
@@ -242,3 +264,18 @@ class Catalog:
             log.warning("catalogue: %s", problem)
         if changed:
             self._on_published(changed)
+
+    def _offered(self, kept: Kept, listing: Listing) -> Listing:
+        """What a remote lists, without the tools that are held back."""
+        name = kept.spec.name
+        withheld = self.withheld(name)
+        if not withheld:
+            return listing
+        tools = listing.entries.get("tools/list", ())
+        held = tuple(
+            Hidden(name, tool.own, tool.exposed, Why.WITHHELD, withheld[tool.own])
+            for tool in tools
+            if tool.own in withheld
+        )
+        offered = {**listing.entries, "tools/list": tuple(tool for tool in tools if tool.own not in withheld)}
+        return msgspec.structs.replace(listing, entries=offered, hidden=(*listing.hidden, *held))

@@ -5,20 +5,16 @@ The socket is 0600: who can open it can read the database too. Nothing here chan
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 from msgspec import Raw
 
-from gateway import serving
+from gateway import inventory, serving
 from gateway.calls import Visit
-from gateway.joined import Joined
-from gateway.listing import Entry
 from gateway.runtime import Runtime
 from keys.principal import Principal
 from mcpserver.lib.errors import Exit, GatewayError
-from mcpserver.protocol import jsonrpc, naming, versions
+from mcpserver.protocol import jsonrpc, versions
 from mcpserver.protocol.inbound import Call
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Answer, Failure, Refusal
@@ -59,15 +55,12 @@ class Control:
     async def _tools(self, *, hidden: bool, key: str) -> dict[str, Any]:
         """Everything, or what one key sees; `hidden` ones are hidden from every key."""
         principal = self._named(key) if key else _OPERATOR
-        joined = await self._runtime.catalog.ready()
-        tools = [
-            _described(entry)
-            for entry in joined.entries("tools/list")
-            if principal.allows("tool", entry.remote, entry.own, entry.exposed)
-        ]
+        runtime = self._runtime
+        joined = await runtime.catalog.ready()
+        tools = inventory.offered(joined, runtime.catalog, runtime.snapshot, principal)
         if hidden:
-            tools += self._hidden(joined)
-        return {"ok": True, "tools": tools, "problems": joined.problems}
+            tools += inventory.hidden(joined, runtime.catalog, runtime.snapshot, runtime.pins)
+        return {"ok": True, "tools": tools, "problems": runtime.problems()}
 
     def _named(self, key: str) -> Principal:
         found = self._runtime.authenticator.named(key)
@@ -75,21 +68,6 @@ class Control:
             hint = "see them with: mcpkey list"
             raise GatewayError("not_found", f"no key {key} opens", hint=hint, exit_code=Exit.NOT_FOUND)
         return found
-
-    def _hidden(self, joined: Joined) -> Iterator[dict[str, Any]]:
-        """The tools that no client sees: another took their name, or the configuration switches them off."""
-        snapshot = self._runtime.snapshot
-        for name, spec in snapshot.remotes.items():
-            kept = self._runtime.catalog.kept(name)
-            if kept is None or kept.listing is None:
-                continue
-            for entry in kept.listing.entries.get("tools/list", ()):
-                taken_by = joined.tool(entry.exposed)
-                if taken_by is not None and taken_by is not entry:
-                    yield _described(entry) | {"shadowed_by": f"{taken_by.own} of {taken_by.remote}"}
-            for own in kept.listing.disabled:
-                exposed = naming.exposed(name, spec.aliases.get(own, own), snapshot.gateway.max_tool_name)
-                yield _row(exposed, name, own) | {"disabled": True}
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         call = Call(
@@ -146,20 +124,3 @@ class Control:
                     "message": outcome.message,
                     "latency_ms": latency_ms,
                 }
-
-
-class _Told(msgspec.Struct):
-    description: str = ""
-
-
-def _described(entry: Entry) -> dict[str, Any]:
-    try:
-        description = msgspec.json.decode(entry.raw, type=_Told).description
-    except jsonrpc.UNREADABLE:
-        description = ""
-    return _row(entry.exposed, entry.remote, entry.own) | {"description": description}
-
-
-def _row(exposed: str, remote: str, own: str) -> dict[str, Any]:
-    told = {"name": exposed, "mcp": remote, "upstream_name": own, "description": ""}
-    return told | {"disabled": False, "shadowed_by": None}

@@ -8,7 +8,7 @@ import msgspec
 import mcpserver
 from gateway import links
 from gateway.links import Links
-from gateway.listing import IDENTITY, PROBLEM_MAX_CHARS, PROBLEMS_MAX, REFRESH_S, Entry, Listing, renamed
+from gateway.listing import IDENTITY, PROBLEM_MAX_CHARS, PROBLEMS_MAX, REFRESH_S, Entry, Hidden, Listing, renamed
 from keys.principal import Kind, Principal
 from mcpserver.protocol import jsonrpc, naming, results, versions
 from mcpserver.protocol.inbound import SERVER_INFO
@@ -37,6 +37,9 @@ class Joined:
         self.problems: list[str] = []
         self._shadowed: dict[str, int] = {}
         self._tables: dict[str, dict[str, Entry]] = {method: {} for method in LISTS}
+        self._hidden: dict[str, Hidden] = {}
+        self.shadowed: list[tuple[Entry, Entry]] = []
+        """Tools that are not offered, each with the one that is, under the name of both."""
         self._encoded: dict[tuple[str, str, bool, str], bytes] = {}
         self._encoded_bytes = 0
         self._altered: dict[str, dict[str, bytes]] = {}
@@ -44,6 +47,7 @@ class Joined:
         for name, listing in listings:
             self._ttl_ms = min(self._ttl_ms, listing.ttl_ms)
             self.problems += [f"{name}: {problem}" for problem in listing.problems]
+            self._hidden |= {tool.exposed: tool for tool in listing.hidden if tool.exposed}
             for method, entries in listing.entries.items():
                 for entry in entries:
                     self._place(method, entry)
@@ -54,6 +58,10 @@ class Joined:
 
     def tool(self, name: str) -> Entry | None:
         return self._tables["tools/list"].get(name)
+
+    def hidden(self, name: str) -> Hidden | None:
+        """A tool that its remote lists and that nobody may call, by the name that it would have."""
+        return self._hidden.get(name)
 
     def prompt(self, name: str) -> Entry | None:
         return self._tables["prompts/list"].get(name)
@@ -131,9 +139,12 @@ class Joined:
         taken = table.get(entry.exposed)
         if taken is None:
             table[entry.exposed] = entry
-        elif taken.remote == entry.remote or IDENTITY[method] == "name":
-            self._tell_of_shadow(entry, taken)
+        elif taken.remote == entry.remote:
+            self._shadow(method, entry, taken)
             table[entry.exposed] = entry
+        elif IDENTITY[method] == "name":
+            # Only names that were shortened can meet, and then not by accident: nobody takes over another remote's.
+            self._shadow(method, taken, entry)
         else:
             uri = naming.distinct_uri(entry.remote, entry.own)
             if method == "resources/templates/list" and len(uri) > TEMPLATE_MAX:
@@ -143,7 +154,10 @@ class Joined:
                 return
             table[uri] = msgspec.structs.replace(entry, exposed=uri, raw=renamed(entry.raw, IDENTITY[method], uri))
 
-    def _tell_of_shadow(self, entry: Entry, taken: Entry) -> None:
+    def _shadow(self, method: str, entry: Entry, taken: Entry) -> None:
+        """`entry` is the one that is offered."""
+        if method == "tools/list":
+            self.shadowed.append((taken, entry))
         count = self._shadowed[entry.remote] = self._shadowed.get(entry.remote, 0) + 1
         if count <= PROBLEMS_MAX:
             names = f"{entry.own[:PROBLEM_MAX_CHARS]!r} shadows {taken.own[:PROBLEM_MAX_CHARS]!r} of {taken.remote}"

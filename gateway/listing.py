@@ -1,32 +1,39 @@
-"""What one remote offers: its lists read to the last page, each entry checked, renamed and encoded once.
+"""What one remote offers: its lists read to the last page, each entry checked, cleaned, renamed and encoded once.
 
-An entry that is malformed is dropped and reported, its siblings stay; a list without an end is given up.
+An entry that is malformed is dropped and reported, its siblings stay. Thousands of entries are worked through in short turns, so
+that no other request waits for them.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from types import MappingProxyType
 
 import msgspec
 from msgspec import Raw
 
-from mcpserver.protocol import jsonrpc, naming
+from gateway import pages
+from mcpserver.protocol import hygiene, jsonrpc, naming
 from mcpserver.protocol.headers import InvalidAnnotation, annotated
+from mcpserver.protocol.hygiene import Notes
 from mcpserver.protocol.uri import Template
 from mcpserver.protocol.versions import LISTS
+from remotes import pinning
 from remotes.config.snapshot import RemoteSpec
+from remotes.pinning import Pins, Sighting, Standing
 from remotes.upstream.client import Upstream
 from remotes.upstream.connection import Greeting
-from remotes.upstream.envelope import Exchange
-from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Refusal
 
 # A remote that announces nothing is asked again this often.
 REFRESH_S = 300.0
-_PAGES_MAX = 1000
-_ENTRIES_MAX = 20_000
-_LIST_MAX_BYTES = 32 * 1024 * 1024
 # What is wrong with one remote's lists is told so many times, each in so many characters; a remote chooses both.
 PROBLEMS_MAX, PROBLEM_MAX_CHARS = 20, 200
+# The specification names 128 characters, and real servers overdo it; what is longer than this is no name.
+_NAME_MAX = 512
+_TURN_S = 0.005
+# Of one remote's new definitions so much is kept to be looked at; fingerprints are of all.
+_DEFINITIONS_MAX_BYTES = 8 * 1024 * 1024
 
 # Each list method: what names an entry, and the capability that offers it.
 IDENTITY = {
@@ -52,83 +59,148 @@ class Entry(msgspec.Struct, frozen=True):
     only_as_task: bool = False
 
 
+class Why(StrEnum):
+    """Why clients do not see a tool that its remote lists."""
+
+    DISABLED = "disabled"
+    MALFORMED = "malformed"
+    WITHHELD = "withheld"
+
+
+class Hidden(msgspec.Struct, frozen=True):
+    """A tool that clients do not see. `detail`: the field that disables it, what is wrong with it, how it stands to its pin."""
+
+    remote: str
+    own: str
+    exposed: str
+    why: Why
+    detail: str
+
+
 class Listing(msgspec.Struct, frozen=True):
-    """What one remote offers, by list method, in its own order and under its own names; `disabled` are tools by name."""
+    """What one remote offers, by list method, in its own order and under its own names.
+
+    `hidden` are tools that it lists as well; `sighting` is None where its tools are not pinned.
+    """
 
     entries: dict[str, tuple[Entry, ...]]
     greeting: Greeting
     ttl_ms: int
     public: bool
     problems: tuple[str, ...] = ()
-    disabled: tuple[str, ...] = ()
+    hidden: tuple[Hidden, ...] = ()
+    notes: Notes = msgspec.field(default_factory=Notes)
+    sighting: Sighting | None = None
 
 
-async def load(upstream: Upstream, longest: int) -> Listing:
+async def load(upstream: Upstream, longest: int, pins: Pins = MappingProxyType({})) -> Listing:
     """Every list a remote offers; raises Failed. Each list has the remote's list timeout for all its pages."""
     loop = asyncio.get_running_loop()
     spec = upstream.spec
     connection = await upstream.connected(loop.time() + spec.connect_timeout_s)
     greeting = connection.greeting
-    entries: dict[str, tuple[Entry, ...]] = {}
-    problems: list[str] = []
-    disabled: tuple[str, ...] = ()
+    work = _Reading(spec, longest, pins)
     ttl_ms, public = int(REFRESH_S * 1000), greeting.modern
     for method in LISTS:
         if CAPABILITY[method] not in greeting.capabilities:
             continue
-        raws, hints = await _pages(upstream, method, loop.time() + spec.list_timeout_s)
-        entries[method] = tuple(_entries(spec, method, raws, longest, problems))
-        if method == "tools/list":
-            disabled = tuple(own for raw in raws if (own := _own_name(raw)) and not _enabled(spec, own))
+        found = await pages.read(upstream, method, loop.time() + spec.list_timeout_s)
+        await work.through(method, found.entries)
         if greeting.modern:
-            ttl_ms, public = min(ttl_ms, hints[0]), public and hints[1]
-    return Listing(entries, greeting, ttl_ms, public, _told(problems), disabled)
+            ttl_ms, public = min(ttl_ms, found.ttl_ms), public and found.public
+    return work.listing(greeting, ttl_ms, public)
 
 
-async def _pages(upstream: Upstream, method: str, deadline: float) -> tuple[list[Raw], tuple[int, bool]]:
-    found: list[Raw] = []
-    cursors: set[str] = set()
-    params: jsonrpc.Fields = {}
-    ttl_ms, public, size = 2**31, True, 0
-    for _ in range(_PAGES_MAX):
-        result = await _page(upstream, method, params, deadline)
-        found += _list_of(upstream.spec.name, method, result)
-        size += sum(map(len, result.values()))
-        ttl_ms = min(ttl_ms, _whole_number(result.get("ttlMs")))
-        public = public and jsonrpc.text(result.get("cacheScope")) == "public"
-        cursor = jsonrpc.text(result.get("nextCursor"))
-        if cursor is None:
-            return found, (ttl_ms, public)
-        if cursor in cursors or len(found) > _ENTRIES_MAX or size > _LIST_MAX_BYTES:
-            break
-        cursors.add(cursor)
-        params = {"cursor": Raw(jsonrpc.encode(cursor))}
-    why = f"{upstream.spec.name} never ends its {method}: {len(found)} entries so far, and a cursor that came twice or no end"
-    raise Failed(Failure(Fault.INVALID, "list", why))
+class _Reading:
+    """One remote's lists while they are worked through."""
 
+    def __init__(self, spec: RemoteSpec, longest: int, pins: Pins) -> None:
+        self._spec = spec
+        self._longest = longest
+        self._pins = pins
+        self._entries: dict[str, tuple[Entry, ...]] = {}
+        self._hidden: list[Hidden] = []
+        self._problems: list[str] = []
+        self._notes = Notes()
+        self._digests: dict[str, str] = {}
+        self._definitions: dict[str, bytes] = {}
+        self._room = _DEFINITIONS_MAX_BYTES
 
-async def _page(upstream: Upstream, method: str, params: jsonrpc.Fields, deadline: float) -> jsonrpc.Fields:
-    outcome = await upstream.exchange(Exchange(method, params, deadline=deadline))
-    match outcome:
-        case Answer():
-            try:
-                return jsonrpc.fields(outcome.result, "the result")
-            except jsonrpc.Malformed as error:
-                raise Failed(Failure(Fault.INVALID, "list", error.message, outcome.result[:4096])) from None
-        case Refusal():
-            said = jsonrpc.error_body(outcome.error)
-            why = f"{upstream.spec.name} refused {method}: {said.message} ({said.code})"
-            raise Failed(Failure(Fault.INVALID, "list", why))
-        case Failure():
-            raise Failed(outcome)
+    async def through(self, method: str, raws: list[Raw]) -> None:
+        """Take the entries of one list, giving way to others after each turn."""
+        entries: list[Entry] = []
+        until = time.perf_counter() + _TURN_S
+        for raw in raws:
+            entries += self._taken(method, raw)
+            if time.perf_counter() > until:
+                await asyncio.sleep(0)
+                until = time.perf_counter() + _TURN_S
+        self._entries[method] = tuple(entries)
 
+    def listing(self, greeting: Greeting, ttl_ms: int, public: bool) -> Listing:
+        instructions = hygiene.text(greeting.instructions, self._notes)
+        sighting = Sighting(self._digests, self._definitions) if self._spec.pin != "off" else None
+        return Listing(
+            self._entries,
+            msgspec.structs.replace(greeting, instructions=instructions),
+            ttl_ms,
+            public,
+            _told(self._problems),
+            tuple(self._hidden),
+            self._notes,
+            sighting,
+        )
 
-def _list_of(name: str, method: str, result: jsonrpc.Fields) -> list[Raw]:
-    try:
-        return msgspec.json.decode(result[LISTS[method]], type=list[Raw])
-    except (KeyError, *jsonrpc.UNREADABLE):
-        why = f"the result of {method} from {name} has no list {LISTS[method]}"
-        raise Failed(Failure(Fault.INVALID, "list", why)) from None
+    def _taken(self, method: str, raw: Raw) -> Iterator[Entry]:
+        own = ""
+        try:
+            fields = jsonrpc.fields(raw, "an entry")
+            own = _own(method, fields)
+            entry = self._tool(own, fields, raw) if method == "tools/list" else self._other(method, own, raw)
+        except (jsonrpc.Malformed, InvalidAnnotation, ValueError, RecursionError) as error:
+            self._drop(method, own, str(error))
+            return
+        if entry is not None:
+            yield entry
+
+    def _tool(self, own: str, fields: jsonrpc.Fields, raw: Raw) -> Entry | None:
+        spec = self._spec
+        paths = _paths(own, fields.get("inputSchema"))
+        only_as_task = _only_as_task(fields.get("execution"))
+        shown = hygiene.entry("tools/list", bytes(raw), self._notes)
+        if spec.pin != "off":
+            self._see(own, fields)
+        exposed = naming.exposed(spec.name, spec.aliases.get(own, own), self._longest)
+        field = disabled_by(spec, own)
+        if field is not None:
+            self._hidden.append(Hidden(spec.name, own, exposed, Why.DISABLED, field))
+            return None
+        return Entry(spec.name, own, exposed, renamed(shown, "name", exposed), paths, only_as_task)
+
+    def _other(self, method: str, own: str, raw: Raw) -> Entry:
+        name = self._spec.name
+        shown = hygiene.entry(method, bytes(raw), self._notes)
+        if method == "prompts/list":
+            exposed = naming.exposed(name, own, self._longest)
+            return Entry(name, own, exposed, renamed(shown, "name", exposed))
+        if method == "resources/templates/list":
+            Template(own)
+        return Entry(name, own, own, shown)
+
+    def _see(self, own: str, fields: jsonrpc.Fields) -> None:
+        definition = pinning.definition(fields)
+        digest = self._digests[own] = pinning.fingerprint(definition)
+        pin = self._pins.get(own)
+        if (pin is None or pin.sha256 != digest) and self._room > 0:
+            kept = self._definitions[own] = pinning.packed(definition)
+            self._room -= len(kept)
+
+    def _drop(self, method: str, own: str, why: str) -> None:
+        named = f" {own[:60]!r}" if own else ""
+        self._problems.append(f"an entry of {method}{named} was dropped: {why}")
+        if method == "tools/list" and len(self._problems) <= PROBLEMS_MAX:
+            exposed = naming.exposed(self._spec.name, own, self._longest) if own else ""
+            self._hidden.append(Hidden(self._spec.name, own, exposed, Why.MALFORMED, why[:PROBLEM_MAX_CHARS]))
 
 
 def _told(problems: list[str]) -> tuple[str, ...]:
@@ -137,61 +209,47 @@ def _told(problems: list[str]) -> tuple[str, ...]:
     return (*told, f"and {more} more") if more else tuple(told)
 
 
-def _whole_number(raw: Raw | None) -> int:
-    try:
-        return max(0, msgspec.json.decode(raw, type=int)) if raw is not None else 0
-    except jsonrpc.UNREADABLE:
-        return 0
-
-
-def _entries(spec: RemoteSpec, method: str, raws: list[Raw], longest: int, problems: list[str]) -> Iterable[Entry]:
-    """The well-formed entries; one that is malformed is dropped and reported, its siblings stay."""
-    for raw in raws:
-        try:
-            entry = _entry(spec, method, raw, longest)
-        except (jsonrpc.Malformed, InvalidAnnotation, ValueError, RecursionError) as error:
-            problems.append(f"an entry of {method} was dropped: {error}")
-            continue
-        if entry is not None:
-            yield entry
-
-
-def _entry(spec: RemoteSpec, method: str, raw: Raw, longest: int) -> Entry | None:
+def _own(method: str, fields: jsonrpc.Fields) -> str:
     identity = IDENTITY[method]
-    fields = jsonrpc.fields(raw, "an entry")
     own = jsonrpc.text(fields.get(identity))
     if not own:
         raise ValueError(f"it has no {identity}")
-    if identity != "name":
-        if identity == "uriTemplate":
-            Template(own)
-        return Entry(spec.name, own, own, bytes(raw))
-    if method == "prompts/list":
-        exposed = naming.exposed(spec.name, own, longest)
-        return Entry(spec.name, own, exposed, renamed(bytes(raw), identity, exposed))
-    if not _enabled(spec, own):
-        return None
-    exposed = naming.exposed(spec.name, spec.aliases.get(own, own), longest)
-    paths = _paths(own, fields.get("inputSchema"))
-    encoded = renamed(bytes(raw), identity, exposed)
-    return Entry(spec.name, own, exposed, encoded, paths, _only_as_task(fields.get("execution")))
+    if identity == "name" and (len(own) > _NAME_MAX or "\0" in own):
+        raise ValueError(f"its name is longer than {_NAME_MAX} characters, or holds a NUL")
+    return own
 
 
-def _own_name(raw: Raw) -> str | None:
-    try:
-        return jsonrpc.text(jsonrpc.fields(raw, "an entry").get("name"))
-    except jsonrpc.Malformed:
-        return None  # reported where it is dropped
+def disabled_by(spec: RemoteSpec, tool: str) -> str | None:
+    """The field of the configuration that switches a tool off."""
+    if tool in spec.tools_disabled:
+        return "tools.disabled"
+    return "tools.enabled" if spec.tools_enabled is not None and tool not in spec.tools_enabled else None
 
 
-def _enabled(spec: RemoteSpec, tool: str) -> bool:
-    return tool not in spec.tools_disabled and (spec.tools_enabled is None or tool in spec.tools_enabled)
+def unavailable(tool: Hidden) -> str:
+    """Why it cannot be called, and what an operator can do."""
+    name = tool.exposed
+    match tool.why:
+        case Why.DISABLED:
+            return f"{name} is disabled: {tool.detail} of {tool.remote} in the gateway's configuration leaves it out"
+        case Why.MALFORMED:
+            return f"{name} cannot be called: its definition is malformed ({tool.detail})"
+        case Why.WITHHELD:
+            how = (
+                "is new and nobody has approved it"
+                if tool.detail == Standing.NEW
+                else "has changed since it was approved"
+            )
+            return (
+                f"{name} {how}: it is withheld. The gateway's operator sees it with `mcp tools diff {name}` "
+                f"and lets it through with `mcp tools approve {name}`"
+            )
 
 
 def _paths(tool: str, schema: Raw | None) -> Mapping[str, tuple[str, ...]]:
-    fields = jsonrpc.fields(schema, f"inputSchema of {tool}") if schema is not None else {}
+    fields = jsonrpc.fields(schema, "its inputSchema") if schema is not None else {}
     if jsonrpc.text(fields.get("type")) != "object":
-        raise ValueError(f"inputSchema of {tool} is not of type object")
+        raise ValueError("its inputSchema is not of type object")
     if schema is None or b'"x-mcp-header"' not in bytes(schema):
         return MappingProxyType({})
     return annotated(jsonrpc.value(schema, f"inputSchema of {tool}"))

@@ -18,6 +18,11 @@ CALLS = Histogram(
 )
 STREAMS = Gauge("mcp_open_streams", "Open event streams", multiprocess_mode="livesum")
 REFUSED = Counter("mcp_refused_total", "Requests refused before they were served", ["reason"])
+TOOL_CHANGES = Counter("mcp_tool_changes_total", "Tools that are not as they were approved", ["remote", "change"])
+TOOLS_WITHHELD = Gauge("mcp_tools_withheld", "Tools held back until approved", ["remote"], multiprocess_mode="livemax")
+HIDDEN_CHARACTERS = Gauge(
+    "mcp_hidden_characters", "Taken out of a remote's descriptions", ["remote"], multiprocess_mode="livemax"
+)
 
 RETRIES = Counter("mcp_retries_total", "Further attempts of calls that had failed", ["remote"])
 CIRCUIT = Gauge(

@@ -12,7 +12,7 @@ from gateway.calls import Served, Visit, error, mismatched_header, refusal, word
 from gateway.catalog import Catalog
 from gateway.cuts import SCHEME, Cuts
 from gateway.joined import SIGNATURE, is_readable
-from gateway.listing import Entry
+from gateway.listing import Entry, unavailable
 from gateway.rates import Rates
 from gateway.rounds import Rounds, lists_tasks
 from gateway.subscriptions import URIS_MAX, Subscriptions, TooMany
@@ -133,7 +133,7 @@ class Pipeline:
             await self._catalog.ready()
             entry = self._find(call.method, name, visit.principal)
         if entry is None:
-            return _out_of_service(visit, name) or _unknown(call, name)
+            return self._hidden(visit, name) or _out_of_service(visit, name) or _unknown(call, name)
         if call.method == "tools/call":
             wrong = _wrong_arguments(visit, entry)
             if wrong is not None:
@@ -220,6 +220,14 @@ class Pipeline:
         if entry is None or not principal.allows(_METHOD_KIND[method], entry.remote, entry.own, entry.exposed):
             return None
         return entry
+
+    def _hidden(self, visit: Visit, name: str) -> Served | None:
+        """Why a tool cannot be called that its remote has, for a key that could otherwise call it."""
+        tool = self._catalog.joined.hidden(name) if visit.call.method == "tools/call" else None
+        if tool is None or not visit.principal.allows("tool", tool.remote, tool.own, tool.exposed):
+            return None
+        visit.remote = tool.remote
+        return worded(visit.call, unavailable(tool))
 
     async def _forward(self, visit: Visit, entry: Entry) -> Served:
         visit.remote = entry.remote

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mcpserver
-from gateway import asking, guards, serving
+from gateway import asking, guards, metrics, serving, trust
 from gateway.attempts import Attempts
 from gateway.catalog import Catalog, Kept
 from gateway.circuits import Circuits
@@ -24,6 +24,7 @@ from gateway.leases import Leases
 from gateway.metrics import Recent
 from gateway.outbox import Outbox
 from gateway.parking import Parking
+from gateway.pins import KnownPins
 from gateway.pipeline import Pipeline
 from gateway.rates import Rates
 from gateway.resumption import Trail, Trails
@@ -90,7 +91,8 @@ class Runtime:
         )
         self.circuits = Circuits(clock, partial(in_database, timeout_s=_SHARE_S), self._degraded)
         self.leases = Leases(limits)
-        self.catalog = Catalog(self._published, self._contacted)
+        self.pins = KnownPins()
+        self.catalog = Catalog(self._published, self._contacted, self.pins)
         self.parking = Parking(limits.answer_wait_s)
         self.subscriptions = Subscriptions(self.pool)
         tasks = TaskIds(secret)
@@ -131,6 +133,7 @@ class Runtime:
         bootstrap = partial(services.bootstrap, again=again)
         snapshot = await in_database(bootstrap, self._config, self._environment, timeout_s=20)
         health = await in_database(selectors.health)
+        await self.pins.start()
         self._swap(snapshot, {name: str(row.get("era") or "") for name, row in health.items()})
         self._tasks = [
             asyncio.create_task(self._watch(), name="watch"),
@@ -204,8 +207,13 @@ class Runtime:
             "log": {"dropped": lines.dropped, "stopped": lines.stopped},
             "errors": {"rate": self.recent.errors_per_minute()},
             "latency": self.recent.percentiles_ms(),
-            "warnings": list(self.catalog.joined.problems),
+            "warnings": self.problems(),
         }
+
+    def problems(self) -> list[str]:
+        """What is wrong with what remotes offer, and what is not as it was approved."""
+        doubts = [line for name in self.snapshot.remotes for line in trust.doubts(self.catalog, name)]
+        return [*self.catalog.joined.problems, *doubts]
 
     def _remote_status(self, name: str) -> dict[str, Any]:
         spec = self.snapshot.remotes[name]
@@ -227,6 +235,7 @@ class Runtime:
             "phase": failure.phase if failure is not None else None,
             "missing_env": [missing.variable for missing in spec.missing],
             "auth": self.credentials.describe(name),
+            **trust.facts(self.catalog, spec),
         } | ({"process": self._process_status(kept.upstream)} if kept is not None and spec.transport == "stdio" else {})
 
     def _process_status(self, upstream: Upstream) -> dict[str, Any] | None:
@@ -263,6 +272,8 @@ class Runtime:
                 await self.authenticator.refresh()
                 await self._follow(services.follow_file)
                 await self.circuits.sync()
+                if await self.pins.follow():
+                    self.catalog.judge_again()
                 self.pool.sweep()
                 if rounds % _FLUSH_EVERY == 0:
                     await self.authenticator.usage.flush()
@@ -311,6 +322,7 @@ class Runtime:
         name = kept.upstream.spec.name
         self.circuits.contacted(name, ok=kept.failure is None)
         failure: Failure | None = kept.failure
+        metrics.HIDDEN_CHARACTERS.labels(name).set(kept.listing.notes.stripped if kept.listing is not None else 0)
         facts: dict[str, Any] = {"status": str(kept.status), "checked_at": self.clock.now()}
         if failure is None and kept.listing is not None:
             facts |= {
@@ -336,6 +348,8 @@ class Runtime:
             await in_database(lambda name=name, facts=facts: services.record_health(name, **facts))
 
     def _published(self, kinds: set[str]) -> None:
+        for name in self.snapshot.remotes:
+            metrics.TOOLS_WITHHELD.labels(name).set(len(self.catalog.withheld(name)))
         for stream, (_, announce) in list(self.streams.items()):
             for kind in sorted(kinds):
                 message = announce(kind)

@@ -59,6 +59,7 @@ def merged(workers: Sequence[Mapping[str, Any]]) -> Document | None:
         "in_flight": sum(int(one.get("in_flight") or 0) for one in workers),
         "mcps": _remotes([one.get("mcps") or {} for one in workers]),
         "config": dict(first.get("config") or {}),
+        "warnings": list(dict.fromkeys(line for one in workers for line in one.get("warnings") or ())),
         "errors": {"rate": sum(float((one.get("errors") or {}).get("rate") or 0) for one in workers)},
         "latency": {name: _worst_latency(workers, name) for name in ("p50", "p95", "p99")},
     }
@@ -83,7 +84,7 @@ def document(gathered: Gathered) -> Document:
         "dependencies": _dependencies(facts),
         "clock": {"synced": facts.clock_synchronised, "skew_s": None},
         "config": _config(facts.config),
-        "warnings": [{"code": one.code, "message": one.message} for one in _warnings(gathered)],
+        "warnings": [{"code": one.code, "message": one.message} for one in _warnings(gathered, live)],
         "limits": _limits(facts.limits),
     }
 
@@ -171,11 +172,12 @@ def _config(config: health.Config) -> Document:
     return {"version": config.revision, "revision": config.revision, "sha256": config.sha256, "pending_error": pending}
 
 
-def _warnings(gathered: Gathered) -> list[health.Warning]:
+def _warnings(gathered: Gathered, live: Document) -> list[health.Warning]:
     if not gathered.workers and not gathered.silent:
         return [one for one in health.warnings(gathered.facts) if one.code != "starting"]
     silent = [health.Warning("silent_worker", f"{name} does not answer") for name in gathered.silent]
-    return [*silent, *health.warnings(gathered.facts)]
+    offers = [health.Warning("catalogue", line) for line in live.get("warnings") or ()]
+    return [*silent, *health.warnings(gathered.facts), *offers]
 
 
 def _limits(limits: Limits) -> Document:

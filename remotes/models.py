@@ -1,48 +1,59 @@
-"""What is remembered about remotes: every configuration that ever ran, which one runs, and how the remotes were last seen.
+"""What is remembered about remotes: every configuration that ever ran, which one runs, how the remotes were last seen, and what
+their tools were when they were approved.
 
-A revision is never changed and never deleted: histories, rollbacks and backups rely on its number meaning one text.
+A revision is never changed and never deleted: histories, rollbacks and backups rely on its number meaning one text. Nor is an
+event of the audit trail.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import models
 from django.utils import timezone
 
 HEAD = 1
 
+M = TypeVar("M", bound=models.Model)
 
-class ImmutableQuerySet(models.QuerySet["ConfigRevision"]):
-    """Refuses the two bulk ways around `ConfigRevision.save`."""
+
+class ImmutableQuerySet(models.QuerySet[M]):
+    """Refuses the two bulk ways around `Immutable.save`."""
 
     def update(self, **_: Any) -> int:
-        raise TypeError("a revision is never changed")
+        raise TypeError("a written record is never changed")
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        raise TypeError("a revision is never deleted")
+        raise TypeError("a written record is never deleted")
 
 
-class ConfigRevision(models.Model):
+class Immutable(models.Model):
+    """A row that is written once."""
+
+    objects = ImmutableQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            raise TypeError("a written record is never changed")
+        super().save(*args, **(kwargs | {"force_insert": True}))
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        raise TypeError("a written record is never deleted")
+
+
+class ConfigRevision(Immutable):
     number = models.PositiveIntegerField(primary_key=True)
     sha256 = models.CharField(max_length=64, db_index=True)
     text = models.TextField()
     actor = models.CharField(max_length=200)
     at = models.DateTimeField(default=timezone.now)
 
-    objects = ImmutableQuerySet.as_manager()
-
     class Meta:
         ordering = ("number",)
 
     def __str__(self) -> str:
         return f"revision {self.number} by {self.actor}"
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if not self._state.adding:
-            raise TypeError("a revision is never changed")
-        super().save(*args, **(kwargs | {"force_insert": True}))
-
-    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        raise TypeError("a revision is never deleted")
 
 
 class RevisionHead(models.Model):
@@ -117,37 +128,55 @@ class StoredToken(models.Model):
         return f"the token of {self.name}, version {self.version}"
 
 
-class AppendOnlyQuerySet(models.QuerySet["RemoteEvent"]):
-    def update(self, **_: Any) -> int:
-        raise TypeError("audit events are never changed")
+class ToolPin(models.Model):
+    """One tool of one remote: the definition that was approved, and the one last seen where that is another.
 
-    def delete(self) -> tuple[int, dict[str, int]]:
-        raise TypeError("audit events are never deleted")
+    `sha256` is empty for a tool that nobody has approved yet; `seen_sha256` for one that its remote no longer lists. Definitions
+    are packed and bounded (remotes.pinning).
+    """
+
+    remote = models.CharField(max_length=64)
+    # The remote's own name of it, whatever that is.
+    tool = models.CharField(max_length=512)
+    sha256 = models.CharField(max_length=64, blank=True)
+    definition = models.BinaryField(null=True)
+    approved_at = models.DateTimeField(null=True)
+    approved_by = models.CharField(max_length=200, blank=True)
+    seen_sha256 = models.CharField(max_length=64, blank=True)
+    seen_definition = models.BinaryField(null=True)
+    seen_at = models.DateTimeField()
+    # Fingerprints that were told of since the last approval, so that flapping is not told again and again.
+    reported = models.JSONField(default=list)
+    reported_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("remote", "tool")
+        constraints = [models.UniqueConstraint(fields=["remote", "tool"], name="remotes_one_pin_per_tool")]
+
+    def __str__(self) -> str:
+        return f"{self.remote}: {self.tool}"
 
 
-class RemoteEvent(models.Model):
-    """The audit trail of remotes. It names them by value: it outlives what it tells of."""
+class RemoteEvent(Immutable):
+    """The audit trail of remotes and their tools. It names them by value: it outlives what it tells of."""
 
     class Event(models.TextChoices):
         LOGGED_IN = "logged_in"
         LOGGED_OUT = "logged_out"
         CREDENTIAL_REFUSED = "credential_refused"
+        TOOL_PINNED = "tool_pinned"
+        TOOL_CHANGED = "tool_changed"
+        TOOL_ADDED = "tool_added"
+        TOOL_REMOVED = "tool_removed"
+        TOOL_APPROVED = "tool_approved"
 
     at = models.DateTimeField(default=timezone.now, db_index=True)
     event = models.CharField(max_length=30, choices=Event)
     remote = models.CharField(max_length=64, db_index=True)
+    # Empty where the event is not about a tool, or about several: `detail` names them.
+    tool = models.CharField(max_length=512, blank=True, default="")
     actor = models.CharField(max_length=200, default="gateway")
     detail = models.JSONField(default=dict)
 
-    objects = AppendOnlyQuerySet.as_manager()
-
     def __str__(self) -> str:
-        return f"{self.at:%Y-%m-%dT%H:%M:%SZ} {self.event} {self.remote}"
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if not self._state.adding:
-            raise TypeError("audit events are never changed")
-        super().save(*args, **kwargs)
-
-    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        raise TypeError("audit events are never deleted")
+        return f"{self.at:%Y-%m-%dT%H:%M:%SZ} {self.event} {self.remote} {self.tool}".rstrip()

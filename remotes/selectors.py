@@ -3,7 +3,8 @@
 from typing import Any
 
 from remotes.config import following, revisions
-from remotes.models import RemoteHealth
+from remotes.models import RemoteEvent, RemoteHealth, ToolPin
+from remotes.pinning import Pin
 
 _FACTS = ("status", "checked_at", "latency_ms", "era", "transport", "tools", "phase", "error", "last_ok_at")
 
@@ -36,3 +37,26 @@ def pending_error() -> list[dict[str, Any]] | None:
 def health() -> dict[str, dict[str, Any]]:
     """The last probe of every remote that was ever probed, by name; times are datetimes in UTC."""
     return {row.pop("name"): row for row in RemoteHealth.objects.order_by("name").values("name", *_FACTS)}
+
+
+def newest_tool_event() -> int:
+    """Moves with every change and approval of a tool; 0 before the first. Cheap enough for every second."""
+    return (
+        RemoteEvent.objects.filter(event__startswith="tool_").order_by("-pk").values_list("pk", flat=True).first() or 0
+    )
+
+
+def tool_pins() -> dict[str, dict[str, Pin]]:
+    """Every pin, by remote and by the remote's own name of the tool."""
+    found: dict[str, dict[str, Pin]] = {}
+    for remote, tool, sha256, seen in ToolPin.objects.values_list("remote", "tool", "sha256", "seen_sha256").iterator():
+        found.setdefault(remote, {})[tool] = Pin(sha256, seen)
+    return found
+
+
+def tools_seen() -> dict[str, list[str]]:
+    """The tools that each remote listed when it was last looked at, under its own names."""
+    found: dict[str, list[str]] = {}
+    for remote, tool in ToolPin.objects.exclude(seen_sha256="").values_list("remote", "tool"):
+        found.setdefault(remote, []).append(tool)
+    return found

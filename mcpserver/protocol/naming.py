@@ -14,16 +14,21 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _DIGEST = 6
 
 
+def full(remote: str, name: str) -> str:
+    """The name as it would be if names could be of any length."""
+    return remote + SEPARATOR + _UNSAFE.sub("_", name)
+
+
 def exposed(remote: str, name: str, longest: int) -> str:
     """The name under which clients see `name` of `remote`: at most `longest` characters, the same at every start.
 
     Shortened names keep their beginning and end in `_` and six hex digits of the SHA-256 of the whole.
     """
-    full = remote + SEPARATOR + _UNSAFE.sub("_", name)
-    if len(full) <= longest:
-        return full
+    whole = full(remote, name)
+    if len(whole) <= longest:
+        return whole
     digest = hashlib.sha256(f"{remote}{SEPARATOR}{name}".encode()).hexdigest()[:_DIGEST]
-    return f"{full[: longest - _DIGEST - 1]}_{digest}"
+    return f"{whole[: longest - _DIGEST - 1]}_{digest}"
 
 
 def distinct_uri(remote: str, uri: str) -> str:

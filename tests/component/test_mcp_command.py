@@ -217,7 +217,8 @@ def test_all_tools_are_listed_with_the_reason_why_some_are_not_seen(mcp, gateway
     unseen = {tool["upstream_name"]: tool for tool in tools if tool["disabled"] or tool["shadowed_by"]}
     assert unseen["fail"] == {
         "name": "demo__fail", "mcp": "demo", "upstream_name": "fail", "description": "", "disabled": True,
-        "shadowed_by": None,
+        "disabled_by": "tools.disabled", "shadowed_by": None, "alias": None, "too_long": False, "full_name": None,
+        "malformed": None, "pin": None, "withheld": False, "unreachable": None,
     }  # fmt: skip
     assert (unseen["echo"]["name"], unseen["echo"]["shadowed_by"]) == ("demo__echo", "add of demo")
     assert set(unseen) == {"fail", "echo"}

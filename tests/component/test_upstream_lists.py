@@ -11,6 +11,7 @@ import pytest
 from gateway import calls
 from gateway.catalog import Catalog
 from gateway.listing import Entry, load
+from gateway.pins import KnownPins
 from mcpserver.protocol.inbound import Call
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.upstream.outcome import Answer, Failed, Fault, Refusal
@@ -210,7 +211,7 @@ async def catalogue(*specs):
     """The real catalogue over real upstreams, and what it published."""
     published: list[set[str]] = []
     pool = Pool(max_bytes=1024 * 1024)
-    catalog = Catalog(published.append, lambda kept: None)
+    catalog = Catalog(published.append, lambda kept: None, KnownPins())
     snapshot = Snapshot(1, "", {spec.name: spec for spec in specs})
     pool.follow(snapshot, {})
     catalog.follow(snapshot, {spec.name: one for spec in specs if (one := pool.get(spec.name)) is not None})
@@ -248,7 +249,7 @@ async def test_a_revision_is_shown_as_a_whole_and_what_hangs_joins_later(monkeyp
     async with served(modern()) as old, served(modern()) as new, served(late) as slow:
         specs = {name: dataclasses.replace(http(one), name=name) for name, one in (("old", old), ("new", new))}
         pool = Pool(max_bytes=1024 * 1024)
-        catalog = Catalog(lambda kinds: None, lambda kept: None)
+        catalog = Catalog(lambda kinds: None, lambda kept: None, KnownPins())
         seen: list[list[str]] = []
 
         def look() -> None:

@@ -46,6 +46,8 @@ class Command(JsonCommand):
         pipe = _Pipe(ready_fd)
         guards.limit_open_files(settings.LIMITS)
         faulthandler.enable()  # a loop that hangs is ended by SIGABRT: where it was goes to stderr
+        from mcpserver import asgi  # noqa: F401  Django sets logging up once more: what follows must come after it
+
         log.start(
             "gateway",
             settings.MCP_LOG_DIR,

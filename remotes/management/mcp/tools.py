@@ -8,6 +8,7 @@ from mcpserver.lib.command import Result, Subcommand, usage_error
 from mcpserver.lib.errors import GatewayError
 from remotes.management.mcp import arguments
 from remotes.management.mcp.edits import ToolsDisable, ToolsEnable
+from remotes.management.mcp.pins import ToolsApprove, ToolsDiff
 from remotes.management.mcp.sources import LISTING_S, ask, configured, granted, named, not_found, patience_s
 
 
@@ -17,7 +18,7 @@ class ToolsList(Subcommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--mcp", metavar="NAME", help="only those of this remote")
         parser.add_argument("--key", metavar="NAME", help="as the youngest key of this name sees it")
-        parser.add_argument("--all", action="store_true", help="also those that are disabled or shadowed, and why")
+        parser.add_argument("--all", action="store_true", help="also those that clients do not see, and why")
 
     def run(self, *, mcp: str | None, all: bool, key: str | None) -> dict[str, Any]:
         if all and key is not None:
@@ -52,7 +53,10 @@ class ToolsCall(Subcommand):
 
 class Tools(Subcommand):
     help = "The tools that the gateway offers."
-    subcommands = {"list": ToolsList, "call": ToolsCall, "enable": ToolsEnable, "disable": ToolsDisable}
+    subcommands = {
+        "list": ToolsList, "call": ToolsCall, "enable": ToolsEnable, "disable": ToolsDisable, "diff": ToolsDiff,
+        "approve": ToolsApprove,
+    }  # fmt: skip
 
 
 def _no_such_tool(name: str) -> GatewayError:

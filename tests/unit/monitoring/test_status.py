@@ -39,9 +39,10 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         connections={"active": 1, "max": 100, "per_key": [{"key": "main", "active": 1}], "refused": 4},
         mcps={"demo": {"status": "degraded", "tools": 3}},
         errors={"rate": 1},
+        warnings=["demo: a tool changed", "demo: another"],
         latency={"p50": None, "p95": 1.0, "p99": 30.0},
     )
-    assert status.merged([worker(), other]) == {
+    assert status.merged([worker(warnings=["demo: a tool changed"]), other]) == {
         "pid": 7,
         "version": "0.1.0",
         "started_at": "2026-11-22T11:00:00Z",
@@ -53,6 +54,7 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         "in_flight": 2,
         "mcps": {"demo": {"status": "degraded", "tools": 3}},
         "config": {"revision": 2, "sha256": "ab"},
+        "warnings": ["demo: a tool changed", "demo: another"],
         "errors": {"rate": 1.5},
         "latency": {"p50": 1.0, "p95": 2.0, "p99": 30.0},
     }

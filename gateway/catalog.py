@@ -145,6 +145,12 @@ class Catalog:
             self._publish()
         return self.joined
 
+    def forgive(self, name: str) -> None:
+        """Forget that a remote could not be reached; what it listed last stands."""
+        kept = self._kept.get(name)
+        if kept is not None:
+            kept.failure = None
+
     def look_at(self, name: str) -> None:
         """Have a remote's keeper load its lists now."""
         kept = self._kept.get(name)

@@ -232,13 +232,21 @@ class Circuits:
             guard.circuit = replace(guard.circuit, contact_closes=True)  # ill altogether, and so it will be well again
             self._share(guard)
 
-    def reset(self, name: str) -> None:
-        """Forget all failures of a remote and of its tools."""
+    async def reset(self, name: str) -> None:
+        """Forget all failures of a remote and of its tools; everywhere, whoever found them."""
         guard = self._guards[name]
         guard.tools.clear()
         guard.window = Window(guard.rule)
         if guard.move(Event.SUCCEEDED, self._now()):
-            self._moved(guard)
+            self._report(guard)
+        async with guard.telling:
+            try:
+                await self._database(shared.close, name)
+            except GatewayError as error:
+                self._alone(error)
+                guard.is_told = False
+            else:
+                guard.mark, guard.is_told = shared.NO_MARK, True
 
     # What is shown.
 

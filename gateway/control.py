@@ -4,6 +4,7 @@ The socket is 0600: who can open it can read the database too. Nothing here chan
 """
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -16,11 +17,14 @@ from keys.principal import Principal
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.protocol import jsonrpc, versions
 from mcpserver.protocol.inbound import Call
+from remotes import status
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Answer, Failure, Refusal
 
 _OPERATOR = Principal(key_id="operator", name="operator")
 _PING_S = 10.0
+# How long a reset waits for the remote to be there again; it goes on coming back without anybody waiting.
+_RESET_S = 8.0
 
 
 class Control:
@@ -43,6 +47,8 @@ class Control:
                 return await self._call(str(request["name"]), request.get("arguments") or {})
             case "ping":
                 return await self._ping(str(request["remote"]))
+            case "reset":
+                return await self._reset(str(request["remote"]))
             case "adopt":
                 serving.adopt(int(request["number"]))
                 return {"ok": True}
@@ -95,6 +101,22 @@ class Control:
         if not ok:
             document |= {"error": "tool_error", "message": f"{name} answered with an error"}
         return document | {"result": result}
+
+    async def _reset(self, name: str) -> dict[str, Any]:
+        """Forget what a remote did and connect to it anew; how it is then, if it says so soon."""
+        runtime = self._runtime
+        spec = runtime.snapshot.remotes.get(name)
+        if spec is None:
+            raise GatewayError("not_found", f"there is no remote {name}", exit_code=Exit.NOT_FOUND)
+        if (why := status.refusal(spec)) is not None:
+            raise GatewayError("not_called", why, hint=f"see it with: mcp remote show {name}")
+        before = runtime.circuits.document(name)["state"]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RESET_S):
+                await runtime.reset(name)
+        facts = runtime.status()["mcps"][name]
+        told = {key: facts[key] for key in ("status", "circuit", "last_error")}
+        return {"ok": True, "name": name, "circuit_before": before} | told
 
     async def _ping(self, name: str) -> dict[str, Any]:
         """Ask a remote for a sign of life over its warm connection."""

@@ -5,6 +5,7 @@ Nothing here knows a transport or a server.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -302,6 +303,16 @@ class Runtime:
         before = self.snapshot.revision
         await self._follow(services.reload)
         return {"ok": True, "pid": os.getpid(), "revision_before": before, "revision": self.snapshot.revision}
+
+    async def reset(self, name: str) -> None:
+        """An operator says that a remote is mended: nothing is held against it, and it is connected to anew."""
+        await self.circuits.reset(name)
+        self.catalog.forgive(name)
+        facts = {"status": str(status.Status.UNKNOWN), "phase": "", "error": ""}
+        with contextlib.suppress(GatewayError):  # the next contact overwrites it anyway
+            await in_database(partial(services.record_health, name, **facts))
+        await self.pool.reconnect(name)
+        await self.catalog.refresh(name)
 
     async def _follow(self, look: Callable[[Path], Snapshot | None]) -> None:
         async with self._following:  # What was read first is swapped in first.

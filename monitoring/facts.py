@@ -93,6 +93,7 @@ def assemble(live: Live | None, stored: Stored, process: Process, *, clock: Cloc
         connections=int(connections.get("active") or 0),
         in_flight=int(said.get("in_flight") or 0),
         remotes=words,
+        circuits={name: one["circuit"] for name, one in (said.get("mcps") or {}).items() if one.get("circuit")},
         process=process,
         disk=_disk(said.get("log") or {}),
         errors_per_minute=float((said.get("errors") or {}).get("rate") or 0),

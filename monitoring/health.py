@@ -58,6 +58,7 @@ class Facts:
     connections: int = 0
     in_flight: int = 0
     remotes: Mapping[str, str] = field(default_factory=dict)
+    circuits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     process: Process = field(default_factory=Process)
     disk: Disk = field(default_factory=Disk)
     errors_per_minute: float = 0.0
@@ -113,7 +114,7 @@ def document(facts: Facts, *, names: bool) -> dict[str, Any]:
             "in_flight": facts.in_flight,
             "lifetime_limit_s": facts.limits.connection_timeout_s,
         },
-        "mcps_health": mcps_health(facts.remotes, names=names),
+        "mcps_health": mcps_health(facts, names=names),
         "memory": memory(facts),
         "cpu": cpu(facts),
         "disk": disk(facts),
@@ -126,10 +127,14 @@ def document(facts: Facts, *, names: bool) -> dict[str, Any]:
     }
 
 
-def mcps_health(remotes: Mapping[str, str], *, names: bool) -> dict[str, Any]:
-    """How many remotes there are, how many of each word, and, for whom it is meant, which."""
-    counted: dict[str, Any] = {"total": len(remotes), "by_status": dict(sorted(Counter(remotes.values()).items()))}
-    return counted | ({"mcps": dict(remotes)} if names else {})
+def mcps_health(facts: Facts, *, names: bool) -> dict[str, Any]:
+    """How many remotes there are, how many of each word, and, for whom it is meant, which, and what circuits are not closed."""
+    words = facts.remotes
+    counted: dict[str, Any] = {"total": len(words), "by_status": dict(sorted(Counter(words.values()).items()))}
+    if not names:
+        return counted
+    circuits = {name: dict(one) for name, one in facts.circuits.items() if one.get("state") != "closed"}
+    return counted | {"mcps": dict(words), "circuits": circuits}
 
 
 def memory(facts: Facts) -> dict[str, Any]:

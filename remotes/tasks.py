@@ -21,7 +21,7 @@ from mcpserver.lib import control
 from mcpserver.lib.clock import SystemClock
 from mcpserver.lib.database import UNUSABLE, unavailable
 from mcpserver.lib.errors import GatewayError
-from remotes import probes, selectors, services, status
+from remotes import circuits, probes, selectors, services, status
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.probes import Report
 from remotes.status import Status
@@ -136,6 +136,8 @@ def _record(report: Report, row: Mapping[str, Any] | None) -> None:
         }
     services.record_health(report.name, **facts)
     before = row["status"] if row is not None else Status.UNKNOWN
+    if report.ok and before == Status.UNHEALTHY and circuits.close(report.name):
+        log.info("%s answers again: its circuit is closed", report.name, extra={"remote": report.name})
     if report.status != before:
         level = logging.INFO if report.ok or report.status is Status.DISABLED else logging.WARNING
         said = f": {report.message}" if report.message else ""

@@ -160,9 +160,9 @@ class Upstream:
             raise
 
     def _connect_was_cancelled(self) -> bool:
-        """Whether `close` cancelled the connect, and not somebody the caller who waits for it."""
+        """Whether the connect was cancelled by us, and not by somebody the caller who waits for it."""
         caller = asyncio.current_task()
-        return self._closed and caller is not None and not caller.cancelling()
+        return caller is not None and not caller.cancelling()
 
     def tell(self, method: str) -> None:
         """Send a notification to a remote that is there; one that is not has nothing to miss."""
@@ -184,24 +184,35 @@ class Upstream:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
+    async def reconnect(self) -> None:
+        """Leave what connection there is, and forget what was held against the remote; the next request opens another."""
+        self.record.forgive()
+        self.last_failure = None
+        if self._host is not None:
+            self._host.lost(Failure(Fault.BROKEN, "answer", f"{self.spec.name} is being connected anew"))
+        await self._disconnect()
+
     async def close(self) -> None:
         if self._host is not None:
             await self._host.close()
         self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Failed):
-                await self._connecting
         await self.watch.close()
         for task in list(self._telling):
             task.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        await self._disconnect()
         if self._berth is not None:
             self._berth.release()
         if self._origin is not None:
             self._origin.close()
+
+    async def _disconnect(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Failed):
+                await self._connecting
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     def leave(self) -> None:
         """This worker is about to end: a sibling runs the next process, and this one ends with what it has under way."""
@@ -215,7 +226,8 @@ class Upstream:
         return isinstance(self._connection, Guest)
 
     def _gone(self) -> Failure:
-        return Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is no longer configured")
+        why = "is no longer configured" if self._closed else "is being connected anew"
+        return Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} {why}")
 
     # Listener: what the connection tells outside any request.
 

@@ -103,6 +103,11 @@ class Pool:
         """The shared session of every remote."""
         yield from self._upstreams.values()
 
+    async def reconnect(self, name: str) -> None:
+        """Open all sessions of a remote anew."""
+        held = [one for place, one in self._variants.items() if place[0] == name]
+        await asyncio.gather(*(one.reconnect() for one in (*held, self._upstreams[name])))
+
     def follow(self, snapshot: Snapshot, eras: Mapping[str, str]) -> tuple[list[Upstream], list[Upstream]]:
         """Take the remotes of a revision; returns those that are new and those that went, which `retire` ends.
 

@@ -74,6 +74,10 @@ class Record(msgspec.Struct):
         self.deaths_in_a_row = 1 if proven else self.deaths_in_a_row + 1
         self.next_start = now + backoff_s(self.deaths_in_a_row)
 
+    def forgive(self) -> None:
+        """An operator has mended it: the next process may start now."""
+        self.deaths_in_a_row, self.next_start = 0, 0.0
+
     def facts(self, now: float) -> dict[str, object]:
         """For status: an operator's view."""
         return {

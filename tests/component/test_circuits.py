@@ -222,7 +222,7 @@ async def test_a_tool_that_keeps_its_callers_waiting_is_left_alone_without_its_s
         assert isinstance(await one.call("quick"), Answer)
         circuit = one.circuits.document("remote")
         assert (circuit["state"], circuit["tools"]) == ("open", ["slow"])
-        one.circuits.reset("remote")
+        await one.circuits.reset("remote")
         assert one.circuits.is_closed("remote")
 
 

@@ -285,6 +285,37 @@ def test_a_process_is_pinged_over_its_warm_connection(mcp, gateway):
     assert (answer["ok"], answer["transport"]) == (True, "stdio")
 
 
+# mcp remote reset
+
+
+@pytest.mark.edge(1)
+def test_a_remote_is_reset_connected_anew_and_said_how_it_is_then(mcp, gateway):
+    before = control.ask(gateway / "run" / "gateway-0.sock", {"op": "status"})["mcps"]["demo"]["process"]["pid"]
+    code, document, _ = mcp("remote", "reset", "demo")
+    assert code == 0
+    assert (document["name"], document["status"], document["circuit_before"]) == ("demo", "healthy", "closed")
+    assert document["circuit"]["state"] == "closed"
+    after = control.ask(gateway / "run" / "gateway-0.sock", {"op": "status"})["mcps"]["demo"]["process"]["pid"]
+    assert before != after, "another process"
+    code, document, _ = mcp("remote", "reset", "gone")
+    assert (code, document["status"]) == (0, "unhealthy"), "the reset is done, the remote is as it is"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "error"), [("demi", 5, "not_found"), ("off", 1, "not_called"), ("needs", 1, "not_called")]
+)
+def test_what_cannot_be_reset_is_said(mcp, gateway, name, code, error):
+    found, document, _ = mcp("remote", "reset", name)
+    assert (found, document["error"]) == (code, error)
+    assert document["hint"]
+
+
+def test_without_a_gateway_nothing_is_reset(mcp, folder):
+    code, document, _ = mcp("remote", "reset", "demo")
+    assert (code, document["error"], document["hint"]) == (7, "not_running", "start the gateway with: mcpserver start")
+    assert mcp("remote", "reset", "nobody")[0] == 5
+
+
 def test_it_is_a_command_of_manage_py_like_any_other(folder, settings):
     environment = os.environ | {"MCP_CONFIG": str(settings.MCP_CONFIG), "MCP_RUN_DIR": str(settings.MCP_RUN_DIR)}
     done = subprocess.run(

@@ -17,8 +17,11 @@ from django.utils import timezone
 from mcpserver import celery
 from mcpserver.lib import control
 from mcpserver.lib.errors import GatewayError
-from remotes import selectors, services, tasks
+from remotes import circuits, selectors, services, tasks
+from remotes.circuits import SharedCircuit
 from remotes.models import ConfigRevision, RemoteHealth, RevisionHead
+from remotes.probes import Report
+from remotes.status import Status
 from tests import peers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,3 +226,13 @@ def test_a_database_that_is_away_is_a_line_in_the_log_and_the_next_round_works(c
     configure({"shop": f"{{url: 'http://127.0.0.1:{refusing_port()}/mcp'}}"})
     tasks.probe_remotes()
     assert selectors.health()["shop"]["status"] == "unhealthy"
+
+
+@pytest.mark.edge(1)
+@pytest.mark.parametrize(("before", "is_closed"), [("unhealthy", True), ("healthy", False), ("unknown", False)])
+def test_a_probe_that_succeeds_after_one_that_failed_closes_the_circuit(before, is_closed):
+    """One that lists and fails its calls stays degraded: a probe that succeeds again says nothing new of it."""
+    opened = SharedCircuit("peer", "d", "open", timezone.now(), 300.0, 300.0, 5, "it broke", contact_closes=False)
+    circuits.swap("peer", expected=circuits.NO_MARK, new=opened)
+    tasks._record(Report("peer", Status.HEALTHY, latency_ms=1.0), {"status": before})
+    assert (circuits.everyone() == {}) is is_closed

@@ -13,10 +13,12 @@ from monitoring.status import described
 from remotes import probes, status
 from remotes.config.snapshot import RemoteSpec
 from remotes.management.mcp.edits import RemoteAdd, RemoteDisable, RemoteEnable, RemoteRemove, RemoteShow
-from remotes.management.mcp.sources import ASK_S, ask, configured, known, named, stored_health
+from remotes.management.mcp.sources import ASK_S, ask, ask_all, configured, granted, known, named, stored_health
 from remotes.tokens import credentials
 
 TIMEOUT_MAX_S = 600.0
+# The gateway waits eight seconds for the remote to be there again.
+RESET_S = 12.0
 
 
 class RemoteList(Subcommand):
@@ -65,6 +67,18 @@ class RemoteTest(Subcommand):
         return Answer(document, Exit.DONE if report.ok else Exit.FAILED)
 
 
+class RemoteReset(Subcommand):
+    help = "Call a remote again now: close its circuit everywhere, forget its errors, connect anew. Its open calls may end."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name", metavar="NAME", help="a remote of the configuration")
+
+    def run(self, *, name: str) -> dict[str, Any]:
+        named(name, configured())
+        answers = ask_all({"op": "reset", "remote": name}, timeout_s=RESET_S)
+        return granted(max(answers, key=lambda one: not one.get("ok")))
+
+
 class Remote(Subcommand):
     help = "The MCP servers behind the gateway."
     subcommands = {
@@ -75,6 +89,7 @@ class Remote(Subcommand):
         "enable": RemoteEnable,
         "disable": RemoteDisable,
         "remove": RemoteRemove,
+        "reset": RemoteReset,
     }
 
 

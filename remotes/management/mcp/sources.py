@@ -27,6 +27,15 @@ def ask(request: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
     return control.ask(Path(settings.MCP_RUN_DIR) / "gateway-0.sock", dict(request), timeout_s=timeout_s)
 
 
+def ask_all(request: Mapping[str, Any], *, timeout_s: float) -> list[dict[str, Any]]:
+    """The answers of all workers of this machine; GatewayError `not_running` when there is none."""
+    answers: list[dict[str, Any]] = []
+    for path in sorted(Path(settings.MCP_RUN_DIR).glob("gateway-*.sock")):
+        with suppress(GatewayError):
+            answers.append(control.ask(path, dict(request), timeout_s=timeout_s))
+    return answers or [ask(request, timeout_s=timeout_s)]
+
+
 def granted(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer, or its error as this process's own."""
     if answer.get("ok"):

@@ -37,6 +37,7 @@ def test_the_whole_document_of_a_healthy_gateway() -> None:
             "total": 3,
             "by_status": {"disabled": 1, "healthy": 1, "unknown": 1},
             "mcps": {"demo": "healthy", "off": "disabled", "new": "unknown"},
+            "circuits": {},
         },
         "memory": {"rss_mb": 128.0, "limit_mb": 512, "percent": 25.0},
         "cpu": {"percent": 5.1, "limit_percent": 80},
@@ -107,3 +108,18 @@ def test_without_names_nothing_tells_what_a_remote_is_called() -> None:
 )
 def test_what_is_warned_about(change: dict[str, Any], codes: list[str]) -> None:
     assert [warning.code for warning in health.warnings(replace(WELL, **change))] == codes
+
+
+@pytest.mark.edge(18)
+def test_circuits_that_are_not_closed_are_shown_to_whom_names_are() -> None:
+    open_one = {
+        "state": "open",
+        "next_try_s": 12.0,
+        "failures": 5,
+        "reason": "demo broke",
+        "since": "now",
+        "tools": None,
+    }
+    facts = replace(WELL, circuits={"demo": open_one, "new": {"state": "closed"}})
+    assert health.document(facts, names=True)["mcps_health"]["circuits"] == {"demo": open_one}
+    assert "demo" not in str(health.document(facts, names=False))

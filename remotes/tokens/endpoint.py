@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
+from mcpserver.protocol import jsonrpc
 from remotes.config.addresses import Reach, url_fault
+from remotes.config.snapshot import RemoteSpec
 from remotes.tokens.grant import Grant
 from remotes.upstream import http1
+from remotes.upstream.envelope import CLIENT_INFO
 from remotes.upstream.origin import Origin
 
 BODY_MAX = 256 * 1024
@@ -35,6 +38,16 @@ class Reply:
 async def get(url: str, reach: Reach) -> Reply:
     """A document, such as metadata."""
     return await _send("GET", url, reach, {"Accept": "application/json"})
+
+
+async def knock(spec: RemoteSpec, revision: str) -> Reply:
+    """What a remote says to somebody without a token: its status and challenge. Its own headers go along, to itself alone."""
+    if spec.transport == "sse":
+        return await _send("GET", spec.url, spec.reach, {**spec.headers, "Accept": "text/event-stream"}, reads=False)
+    params = {"protocolVersion": revision, "capabilities": {}, "clientInfo": CLIENT_INFO}
+    body = jsonrpc.request(b"1", "initialize", jsonrpc.encode(params))
+    headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+    return await _send("POST", spec.url, spec.reach, {**spec.headers, **headers}, body, reads=False)
 
 
 async def post(
@@ -71,14 +84,20 @@ def _authenticated(form: Mapping[str, str], grant: Grant) -> tuple[dict[str, str
 
 
 async def _send(
-    method: Literal["GET", "POST"], url: str, reach: Reach, headers: Mapping[str, str], body: bytes | None = None
+    method: Literal["GET", "POST"],
+    url: str,
+    reach: Reach,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    *,
+    reads: bool = True,
 ) -> Reply:
     fault = url_fault(url, reach)
     if fault is not None:
         raise Unreachable(f"its address cannot be used: {fault.message}")
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            return await _answered(Origin(url, reach), method, headers, body)
+            return await _answered(Origin(url, reach), method, headers, body, reads)
     except TimeoutError:
         raise Unreachable(f"it did not answer within {TIMEOUT_S:g} s") from None
     except http1.TooLarge:
@@ -87,11 +106,11 @@ async def _send(
         raise Unreachable(f"it cannot be reached ({error})") from None
 
 
-async def _answered(origin: Origin, method: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+async def _answered(origin: Origin, method: str, headers: Mapping[str, str], body: bytes | None, reads: bool) -> Reply:
     try:
         response = await origin.send(origin.head(method, headers), {}, body)
         with contextlib.closing(response):
-            raw = await response.read(BODY_MAX)
+            raw = await response.read(BODY_MAX) if reads else b""
         return Reply(response.status, raw, response.header(b"www-authenticate"))
     finally:
         origin.close()

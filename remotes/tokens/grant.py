@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -94,9 +95,10 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """No token and no clear no: it may work in a moment."""
+    """No token and no clear no: it may work in a moment. `error` is the server's word, if it had one."""
 
     why: str
+    error: str = ""
 
 
 class _Answer(msgspec.Struct):
@@ -158,7 +160,7 @@ def read_answer(
         error = error_word(raw)
         if error in _FINAL:
             return Denied(error)
-        return Unclear(f"it answered HTTP {status}" + (f" ({error})" if error else ""))
+        return Unclear(f"it answered HTTP {status}" + (f" ({error})" if error else ""), error)
     if 300 <= status < 400:
         return Unclear(f"it answered HTTP {status}, a redirect, which is not followed")
     return Unclear(f"it answered HTTP {status}")
@@ -203,7 +205,9 @@ def error_word(raw: bytes) -> str:
 def followed(holding: Holding, token: Token, refresh_token: str) -> Holding:
     """What is kept after a renewal: a refresh token that was rotated replaces its predecessor, for good."""
     grant = replace(holding.grant, refresh_token=refresh_token or holding.grant.refresh_token)
-    return replace(holding, grant=grant, token=token)
+    # An answer that names no scope means the same as before (RFC 6749, 6).
+    scope = token.scope or (holding.token.scope if holding.token else "")
+    return replace(holding, grant=grant, token=replace(token, scope=scope))
 
 
 def left_s(token: Token, now: float) -> float | None:
@@ -245,4 +249,6 @@ def from_stored(raw: bytes) -> Holding:
 
 def described(token: Token | None) -> dict[str, Any]:
     """What people may know of it."""
-    return {"expires_at": token.expires_at if token else None, "scope": token.scope if token else ""}
+    ends = token.expires_at if token else None
+    said = datetime.fromtimestamp(ends, UTC).isoformat(timespec="seconds") if ends is not None else None
+    return {"expires_at": said, "scope": token.scope if token else ""}

@@ -23,6 +23,10 @@ class Vault:
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = tuple(key.strip() for key in keys if key.strip())
 
+    def check(self) -> None:
+        """GatewayError when nothing could be sealed."""
+        _ring(self._keys)
+
     def seal(self, holding: Holding) -> str:
         """Encrypted with the first key; GatewayError when there is none to do it with."""
         return _ring(self._keys).encrypt(grant.to_stored(holding)).decode()

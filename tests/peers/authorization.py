@@ -205,6 +205,15 @@ class Desk(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, Acc
         facts = {"device_code": code, "user_code": "WDJB-MJHT", "verification_uri": f"{self.url}/agree"}
         return JSONResponse(facts | {"expires_in": 60, "interval": 1})
 
+    async def revoke(self, request: Request) -> Response:
+        """RFC 7009; the SDK's own refuses clients without a secret."""
+        form = await request.form()
+        token = str(form["token"])
+        found = self.access.get(token) or self.refresh.get(token)
+        if found is not None and found[0].client_id == form.get("client_id"):
+            self.ended.add(found[1])
+        return Response()
+
     async def own_grants(self, form: dict[str, str], request: Request) -> Response | None:
         match form.get("grant_type"):
             case "client_credentials":
@@ -260,6 +269,7 @@ def application(desk: Desk) -> Starlette:
         Route("/.well-known/oauth-authorization-server", desk.metadata),
         Route("/token", _Asgi(asked), methods=["POST"]),
         Route("/device", desk.device, methods=["POST"]),
+        Route("/revoke", desk.revoke, methods=["POST"]),
     ]
     return Starlette(routes=[*ours, *routes])
 

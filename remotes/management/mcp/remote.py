@@ -13,6 +13,7 @@ from monitoring.status import described
 from remotes import probes, status
 from remotes.config.snapshot import RemoteSpec
 from remotes.management.mcp.edits import RemoteAdd, RemoteDisable, RemoteEnable, RemoteRemove, RemoteShow
+from remotes.management.mcp.login import RemoteLogin, RemoteLogout
 from remotes.management.mcp.sources import ASK_S, ask, ask_all, configured, granted, known, named, stored_health
 from remotes.tokens import credentials
 
@@ -85,6 +86,8 @@ class Remote(Subcommand):
         "list": RemoteList,
         "show": RemoteShow,
         "test": RemoteTest,
+        "login": RemoteLogin,
+        "logout": RemoteLogout,
         "add": RemoteAdd,
         "enable": RemoteEnable,
         "disable": RemoteDisable,

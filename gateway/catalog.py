@@ -22,6 +22,7 @@ from mcpserver.protocol import jsonrpc
 from mcpserver.protocol.versions import LISTS
 from remotes import pinning
 from remotes.config.snapshot import RemoteSpec, Snapshot
+from remotes.flapping import Damper, News, words
 from remotes.pinning import Standing
 from remotes.status import Status, of
 from remotes.upstream.client import Upstream
@@ -72,6 +73,7 @@ class Catalog:
         self._on_contact = on_contact
         self._settled = asyncio.Event()
         self._held: asyncio.TimerHandle | None = None
+        self._damper = Damper()
 
     def follow(self, snapshot: Snapshot, upstreams: Mapping[str, Upstream]) -> None:
         """Keep the remotes of a revision, in its order."""
@@ -231,16 +233,15 @@ class Catalog:
         if self._held is not None:
             self._publish()
         self._settled.set()
-        if kept.status != before:
-            self._report(kept)
+        news = self._damper.heard(kept.upstream.spec.name, before, kept.status, loop.time())
+        if news is not News.NOTHING:
+            self._report(kept, news)
         self._on_contact(kept)
 
-    def _report(self, kept: Kept) -> None:
-        name = kept.upstream.spec.name
-        if kept.failure is None:
-            log.info("%s is %s", name, kept.status, extra={"remote": name})
-        else:
-            log.warning("%s is %s: %s", name, kept.status, kept.failure.told, extra={"remote": name})
+    def _report(self, kept: Kept, news: News) -> None:
+        name, failure = kept.upstream.spec.name, kept.failure
+        said = words(name, str(kept.status), news, failure.told if failure is not None else "")
+        log.log(logging.INFO if failure is None else logging.WARNING, "%s", said, extra={"remote": name})
 
     def _publish(self) -> None:
         """Show what is known now, or a moment later together with what is just being loaded for the first time."""

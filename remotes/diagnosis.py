@@ -58,10 +58,17 @@ def overrun(name: str, phase: Phase, after_s: float) -> Failure:
     return Failure(Fault.TIMEOUT, phase, f"{name}: time was up after {after_s:.2g} s, {_DOING[phase]}")
 
 
-def diagnose(spec: RemoteSpec, failure: Failure, reached: Phase) -> Diagnosis:
-    """`reached`: the step the connection was in when it failed, as far as that could be watched."""
+def diagnose(spec: RemoteSpec, failure: Failure, reached: Phase, *, noise: int = 0) -> Diagnosis:
+    """`reached`: the step the connection was in when it failed, as far as that could be watched.
+
+    `noise`: lines that a process wrote to its stdout and that were no messages.
+    """
     phase = _phase(spec, failure, reached)
     error = "not_started" if phase is Phase.SPAWN else _WORDS.get(failure.fault, str(failure.fault))
+    if noise:
+        lines = "a line" if noise == 1 else f"{noise} lines"
+        message = f"{failure.told}; it wrote {lines} to stdout that {'is' if noise == 1 else 'are'} no MCP"
+        return Diagnosis(error, phase, message, _noise_hint(spec))
     return Diagnosis(error, phase, failure.told, _hint(spec, failure, phase))
 
 
@@ -116,6 +123,10 @@ def _spawn_hint(spec: RemoteSpec, failure: Failure) -> str:
     if failure.fault is Fault.NOT_SENT:
         return f"is {spec.command} installed, executable and on PATH? an absolute path always works"
     return f"run {spec.command} by hand with its arguments: its last words are in the message"
+
+
+def _noise_hint(spec: RemoteSpec) -> str:
+    return f"is {spec.command} an MCP server on stdio? its log belongs on stderr; the log level debug shows the lines"
 
 
 def _http_hint(spec: RemoteSpec, failure: Failure) -> str:

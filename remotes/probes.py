@@ -3,8 +3,6 @@
 It uses no warm connection, writes nothing down and leaves the breaker alone, so that `mcp remote test` works with or without
 a gateway. Time is up after `timeout_s`, and CLOSING_S later everything is closed: a child that does not leave by itself is
 killed then. A name server that hangs costs no more than that either (`run`).
-
-Seam: `_Watch` sees every step as it happens; what wants their times notes them there.
 """
 
 import asyncio
@@ -23,6 +21,7 @@ from mcpserver.protocol import jsonrpc
 from remotes import status
 from remotes.config.snapshot import RemoteSpec
 from remotes.diagnosis import Phase, diagnose, overrun
+from remotes.journey import Journey
 from remotes.status import Status
 from remotes.upstream.connect import connect
 from remotes.upstream.connection import Connection
@@ -59,6 +58,8 @@ class Report:
     transport: str = ""
     era: str = ""
     tools: int | None = None
+    tool_names: tuple[str, ...] = ()
+    steps: tuple[dict[str, Any], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -93,7 +94,8 @@ async def probe(
         return _uncalled(spec, why)
     attempt = _Attempt(spec, spec.list_timeout_s if timeout_s is None else timeout_s, max_bytes, credential)
     try:
-        era, transport, tools = await attempt.run()
+        era, transport, names = await attempt.run()
+        steps = attempt.steps(None)
     except Failed as failed:
         return _failed(spec, failed.failure, attempt)
     except (OSError, ValueError) as error:  # such as a header that cannot be sent
@@ -104,8 +106,16 @@ async def probe(
     finally:
         await attempt.close()
         await credential.close()
-    latency_ms = attempt.latency_ms
-    return Report(spec.name, Status.HEALTHY, latency_ms=latency_ms, transport=transport, era=era, tools=tools)
+    return Report(
+        spec.name,
+        Status.HEALTHY,
+        latency_ms=attempt.latency_ms,
+        transport=transport,
+        era=era,
+        tools=len(names),
+        tool_names=names,
+        steps=steps,
+    )
 
 
 async def probe_all(
@@ -147,45 +157,41 @@ def _uncalled(spec: RemoteSpec, why: str) -> Report:
 
 
 def _failed(spec: RemoteSpec, failure: Failure, attempt: "_Attempt") -> Report:
-    found = diagnose(spec, failure, attempt.watch.phase)
+    found = diagnose(spec, failure, attempt.journey.phase, noise=attempt.journey.record.noise)
     word = status.of(spec, reached=False, failure=failure)
     return Report(
-        spec.name, word, found.error, attempt.latency_ms, found.phase, found.message, found.hint, spec.transport
+        spec.name,
+        word,
+        found.error,
+        attempt.latency_ms,
+        found.phase,
+        found.message,
+        found.hint,
+        spec.transport,
+        steps=attempt.steps(found.phase),
     )
-
-
-class _Watch:
-    """How far a connection has come. It only moves on: that a second request connects anew is no step back."""
-
-    def __init__(self, spec: RemoteSpec) -> None:
-        self._phase = Phase.HANDSHAKE if spec.transport == "stdio" else Phase.DNS
-
-    @property
-    def phase(self) -> Phase:
-        return self._phase
-
-    def reach(self, phase: Phase) -> None:
-        if phase.order > self._phase.order:
-            self._phase = phase
 
 
 class _Attempt:
     """The one try: `run` raises Failed, `close` ends whatever it had opened."""
 
     def __init__(self, spec: RemoteSpec, timeout_s: float, max_bytes: int, credential: Credential) -> None:
-        self.watch = _Watch(spec)
         self._spec = spec
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._credential = credential
         self.latency_ms = 0.0
         self._loop = asyncio.get_running_loop()
+        self.journey = Journey(spec, self._loop.time)
         self._began = self._loop.time()
         self._origin: Origin | None = None
         self._connection: Connection | None = None
 
-    async def run(self) -> tuple[str, str, int]:
-        """Era, transport and number of tools; once more with a renewed credential after a 401."""
+    def steps(self, failed: Phase | None) -> tuple[dict[str, Any], ...]:
+        return tuple(self.journey.steps(failed))
+
+    async def run(self) -> tuple[str, str, tuple[str, ...]]:
+        """Era, transport and the names of its tools; once more with a renewed credential after a 401."""
         await self._within(self._timeout_s, self._admitted())
         used = self._credential.serial
         try:
@@ -209,12 +215,12 @@ class _Attempt:
     def _left_s(self) -> float:
         return max(0.0, self._began + self._timeout_s - self._loop.time())
 
-    async def _run(self) -> tuple[str, str, int]:
+    async def _run(self) -> tuple[str, str, tuple[str, ...]]:
         limit_s = min(self._spec.connect_timeout_s, self._left_s)
         self._connection = await self._within(limit_s, self._connected(limit_s))
         greeting = self._connection.greeting
-        self.watch.reach(Phase.LIST)
-        tools = 0
+        self.journey.reach(Phase.LIST)
+        tools: tuple[str, ...] = ()
         if "tools" in greeting.capabilities:
             left_s = self._left_s
             tools = await self._within(left_s, _offered(self._connection, self._spec, self._loop.time() + left_s + 1))
@@ -230,11 +236,18 @@ class _Attempt:
 
     async def _connected(self, limit_s: float) -> Connection:
         if self._spec.transport != "stdio":
-            self._origin = Origin(self._spec.url, self._spec.reach, watch=lambda step: self.watch.reach(Phase(step)))
+            self._origin = Origin(self._spec.url, self._spec.reach, watch=lambda step: self.journey.reach(Phase(step)))
         # One second more than it gets: its own deadline must not pass before the watch was looked at.
         spec = replace(self._spec, connect_timeout_s=limit_s + 1)
-        deaf, cap = _Deaf(), self._max_bytes
-        return await connect(spec, self._origin, deaf, era="", max_bytes=cap, credential=self._credential)
+        return await connect(
+            spec,
+            self._origin,
+            _Deaf(),
+            era="",
+            max_bytes=self._max_bytes,
+            credential=self._credential,
+            record=self.journey.record,
+        )
 
     async def _within(self, limit_s: float, work: Coroutine[Any, Any, T]) -> T:
         """A deadline that looks before it cancels: afterwards the sockets are gone and nobody can tell where it was."""
@@ -245,7 +258,7 @@ class _Attempt:
             self.latency_ms = round(taken_s * 1000, 1)
             if done:
                 return task.result()
-            raise Failed(overrun(self._spec.name, self.watch.phase, taken_s))
+            raise Failed(overrun(self._spec.name, self.journey.phase, taken_s))
         finally:
             if not task.done():
                 task.cancel()
@@ -290,20 +303,21 @@ class _Tool(msgspec.Struct):
     name: str
 
 
-async def _offered(connection: Connection, spec: RemoteSpec, deadline: float) -> int:
-    """How many tools it lists that its configuration leaves switched on; raises Failed."""
-    count, cursors = 0, set[str]()
+async def _offered(connection: Connection, spec: RemoteSpec, deadline: float) -> tuple[str, ...]:
+    """The tools it lists that its configuration leaves switched on, by its own names; raises Failed."""
+    names, cursors = list[str](), set[str]()
     params: jsonrpc.Fields = {}
     while len(cursors) < _PAGES_MAX:
         page = _page(await connection.request(Exchange("tools/list", params, deadline=deadline)), spec.name)
-        count += sum(_is_offered(raw, spec) for raw in page.tools)
+        names += [name for raw in page.tools if (name := _offered_name(raw, spec)) is not None]
         if page.next_cursor is None:
-            return count
+            return tuple(names)
         if page.next_cursor in cursors:
             break
         cursors.add(page.next_cursor)
         params = {"cursor": Raw(jsonrpc.encode(page.next_cursor))}
-    raise Failed(Failure(Fault.INVALID, "list", f"{spec.name} never ends its tools/list: the same cursors come again"))
+    why = "the same cursor came again" if len(cursors) < _PAGES_MAX else f"there are more than {_PAGES_MAX} pages"
+    raise Failed(Failure(Fault.INVALID, "list", f"{spec.name} never ends its tools/list: {why}"))
 
 
 def _page(outcome: Answer | Refusal | Failure, name: str) -> _Page:
@@ -321,12 +335,13 @@ def _page(outcome: Answer | Refusal | Failure, name: str) -> _Page:
             raise Failed(outcome)
 
 
-def _is_offered(raw: Raw, spec: RemoteSpec) -> bool:
+def _offered_name(raw: Raw, spec: RemoteSpec) -> str | None:
     try:
         tool = msgspec.json.decode(raw, type=_Tool).name
     except jsonrpc.UNREADABLE:
-        return False
-    return tool not in spec.tools_disabled and (spec.tools_enabled is None or tool in spec.tools_enabled)
+        return None
+    is_on = tool not in spec.tools_disabled and (spec.tools_enabled is None or tool in spec.tools_enabled)
+    return tool if is_on else None
 
 
 # A loop that waits for nobody.

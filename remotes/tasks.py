@@ -7,6 +7,7 @@ second time: the gateway, which owns it, is asked to ping it; while no gateway a
 import asyncio
 import logging
 import threading
+import time
 import zlib
 from collections.abc import Mapping
 from datetime import datetime
@@ -23,6 +24,7 @@ from mcpserver.lib.database import UNUSABLE, unavailable
 from mcpserver.lib.errors import GatewayError
 from remotes import circuits, probes, selectors, services, status
 from remotes.config.snapshot import RemoteSpec, Snapshot
+from remotes.flapping import Damper, News, words
 from remotes.probes import Report
 from remotes.status import Status
 from remotes.tokens import credentials
@@ -34,23 +36,30 @@ log = logging.getLogger("mcp.probes")
 JITTER = 0.1
 # The gateway gives a ping 10 s; its answer may take the way back.
 PING_WAIT_S = 12.0
+# Celery's threads enforce no deadline, so no probe has a longer one than this, whatever its list_timeout; and while so many
+# rounds wait for slow remotes, the other threads are left to the other tasks.
+PROBE_MAX_S = 30.0
+ROUNDS_MAX = 2
 # With the schedule's own words for it: neither asked nor to be asked again and again.
 _UNASKED = (Status.DISABLED, Status.MISCONFIGURED)
 
-_under_way = threading.Lock()
+_rounds = threading.BoundedSemaphore(ROUNDS_MAX)
+_under_way: set[str] = set()
+_turn = threading.Lock()
+_damper = Damper()
 
 
 @shared_task(name="remotes.probe", ignore_result=True)  # type: ignore[untyped-decorator]  # celery has no types
 def probe_remotes() -> None:
-    """Probe whatever is due. One round at a time: while slow remotes are waited for, the next round is left out."""
-    if not _under_way.acquire(blocking=False):
+    """Probe whatever is due, each remote once at a time: while a slow one is waited for, the next round passes it by."""
+    if not _rounds.acquire(blocking=False):
         return
     try:
         _round(SystemClock().now())
     except UNUSABLE as error:
         log.warning("remotes are not probed: %s", unavailable(error).message)
     finally:
-        _under_way.release()
+        _rounds.release()
 
 
 def is_due(spec: RemoteSpec, row: Mapping[str, Any] | None, now: datetime) -> bool:
@@ -76,12 +85,24 @@ def _round(now: datetime) -> None:
     if snapshot is None:
         return
     known = selectors.health()
-    due = [spec for spec in snapshot.remotes.values() if is_due(spec, known.get(spec.name), now)]
+    due = _begun([spec for spec in snapshot.remotes.values() if is_due(spec, known.get(spec.name), now)])
     if not due:
         return
-    for report in probes.run(probes.at_once(_asked(spec) for spec in due)):
-        if report is not None:
-            _record(report, known.get(report.name))
+    try:
+        for report in probes.run(probes.at_once(_asked(spec) for spec in due)):
+            if report is not None:
+                _record(report, known.get(report.name))
+    finally:
+        with _turn:
+            _under_way.difference_update(spec.name for spec in due)
+
+
+def _begun(due: list[RemoteSpec]) -> list[RemoteSpec]:
+    """Those that nobody is asking already; from now on somebody is."""
+    with _turn:
+        free = [spec for spec in due if spec.name not in _under_way]
+        _under_way.update(spec.name for spec in free)
+    return free
 
 
 @lru_cache(maxsize=1)
@@ -97,20 +118,23 @@ def _configured(text: str) -> Snapshot | None:
 async def _asked(spec: RemoteSpec) -> Report | None:
     """How it is; None where that could not be found out."""
     if spec.transport == "stdio" and status.refusal(spec) is None:
-        return await _pinged(spec)
+        return await asyncio.to_thread(_pinged, spec)
+    timeout_s = min(spec.list_timeout_s, PROBE_MAX_S)
     cap, credential = settings.LIMITS.read_max_bytes, credentials.for_probe(spec)
-    return await probes.probe(spec, max_bytes=cap, credential=credential)
+    return await probes.probe(spec, timeout_s=timeout_s, max_bytes=cap, credential=credential)
 
 
-async def _pinged(spec: RemoteSpec) -> Report | None:
-    path = Path(settings.MCP_RUN_DIR) / "gateway-0.sock"
+def _pinged(spec: RemoteSpec) -> Report | None:
+    """Through any worker that answers: they all reach the one process."""
     request = {"op": "ping", "remote": spec.name}
-    try:
-        answer = await asyncio.to_thread(control.ask, path, request, timeout_s=PING_WAIT_S)
-    except GatewayError as error:
-        log.debug("%s is not probed: %s", spec.name, error.message)
-        return None
-    return _read_ping(spec, answer)
+    for path in sorted(Path(settings.MCP_RUN_DIR).glob("gateway-*.sock")):
+        try:
+            return _read_ping(spec, control.ask(path, request, timeout_s=PING_WAIT_S))
+        except GatewayError as error:
+            log.debug("%s is not probed: %s", spec.name, error.message)
+            if error.code == "timeout":  # it was asked; another would take as long
+                return None
+    return None
 
 
 def _read_ping(spec: RemoteSpec, answer: Mapping[str, Any]) -> Report | None:
@@ -135,10 +159,11 @@ def _record(report: Report, row: Mapping[str, Any] | None) -> None:
             name: value for name, value in found.items() if value not in ("", None)
         }
     services.record_health(report.name, **facts)
-    before = row["status"] if row is not None else Status.UNKNOWN
+    before = str(row["status"]) if row is not None else str(Status.UNKNOWN)
     if report.ok and before == Status.UNHEALTHY and circuits.close(report.name):
         log.info("%s answers again: its circuit is closed", report.name, extra={"remote": report.name})
-    if report.status != before:
+    news = _damper.heard(report.name, before, report.status, time.monotonic())
+    if news is not News.NOTHING:
         level = logging.INFO if report.ok or report.status is Status.DISABLED else logging.WARNING
-        said = f": {report.message}" if report.message else ""
-        log.log(level, "%s is %s%s", report.name, report.status, said, extra={"remote": report.name})
+        said = words(report.name, str(report.status), news, report.message)
+        log.log(level, "%s", said, extra={"remote": report.name})

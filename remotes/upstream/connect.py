@@ -121,16 +121,16 @@ async def _process(attempt: Attempt) -> Duplex:
 async def _stdio_asked_first(attempt: Attempt, known: str) -> Connection | None:
     """Ask for the modern era; None when only a fresh process can tell, because the question was too much for this one."""
     channel = await _process(attempt)
-    # A third of the time is for a server that stays silent until it is initialised.
-    third = asyncio.get_running_loop().time() + attempt.spec.connect_timeout_s / 3
     try:
-        verdict = await _discover(channel, attempt.deadline if known else min(attempt.deadline, third))
+        verdict = await (_discover(channel, attempt.deadline) if known else _either(channel, attempt))
+        if isinstance(verdict, Greeting):
+            if not verdict.modern:
+                await _confirm(channel, attempt)
+            channel.greeting = verdict
+            return channel
     except BaseException:
         await channel.close()
         raise
-    if isinstance(verdict, Greeting):
-        channel.greeting = verdict
-        return channel
     if verdict is None and known != MODERN:  # it said no and lives
         return await _greeted(channel, attempt, "stdio")
     await channel.close()
@@ -139,6 +139,40 @@ async def _stdio_asked_first(attempt: Attempt, known: str) -> Connection | None:
     if verdict is not None and verdict.fault is Fault.NOT_SENT:
         raise Failed(verdict)
     return None
+
+
+async def _either(channel: Duplex, attempt: Attempt) -> Greeting | Failure | None:
+    """Discover; after a third of the time in silence initialize as well, and after two thirds give this process up.
+
+    It may be one that stays silent until it is initialised, or one that takes its time to start (`npx` and `uvx` may be
+    downloading), which would not get further if it were started anew. One that starts late answers in order.
+    """
+    third_s = attempt.spec.connect_timeout_s / 3
+    until = min(attempt.deadline, asyncio.get_running_loop().time() + 2 * third_s)
+    asking = {asyncio.ensure_future(_discover(channel, until))}
+    try:
+        done, _ = await asyncio.wait(asking, timeout=third_s)
+        if done:
+            return done.pop().result()
+        asking.add(asyncio.ensure_future(_initialized(channel, attempt, until)))
+        failure: Failure | None = None
+        for answer in asyncio.as_completed(asking):
+            verdict = await answer
+            if isinstance(verdict, Greeting):
+                return verdict
+            failure = failure or verdict
+        return failure
+    finally:
+        for one in asking:
+            one.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _initialized(channel: Duplex, attempt: Attempt, until: float) -> Greeting | Failure:
+    try:
+        return await _initialize(channel, msgspec.structs.replace(attempt, deadline=until), "stdio")
+    except Failed as failed:
+        return failed.failure
 
 
 async def _greeted(channel: Duplex, attempt: Attempt, transport: str) -> Connection:

@@ -19,6 +19,7 @@ from mcpserver.lib import control
 from mcpserver.lib.errors import GatewayError
 from remotes import circuits, selectors, services, tasks
 from remotes.circuits import SharedCircuit
+from remotes.flapping import CHANGES_MAX, Damper
 from remotes.models import ConfigRevision, RemoteHealth, RevisionHead
 from remotes.probes import Report
 from remotes.status import Status
@@ -30,7 +31,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def folder(settings, tmp_path):
+def folder(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "_damper", Damper())
     settings.MCP_RUN_DIR = tmp_path / "run"
     settings.MCP_CONFIG = tmp_path / "mcp-config.yaml"
     tasks._configured.cache_clear()
@@ -193,17 +195,59 @@ def test_one_that_hangs_delays_no_other_and_rounds_do_not_pile_up(configure):
     with socket.create_server(("127.0.0.1", 0)) as silent, peers.sdk_server("http") as peer:
         port = silent.getsockname()[1]
         configure({
-            "hung": f"{{url: 'http://127.0.0.1:{port}/mcp', list_timeout: 2}}",
+            "hung": f"{{url: 'http://127.0.0.1:{port}/mcp', list_timeout: 1}}",
             "peer": f"{{url: '{peer.url}'}}",
         })  # fmt: skip
         round_ = threading.Thread(target=tasks.probe_remotes)
         began = time.monotonic()
         round_.start()
-        silent.accept()
+        held, _ = silent.accept()
         tasks.probe_remotes()  # while the first one is under way: left out
         assert time.monotonic() - began < 1.5
         round_.join(20)
+        held.close()
     assert {name: row["status"] for name, row in selectors.health().items()} == {"hung": "unhealthy", "peer": "healthy"}
+
+
+def test_while_one_is_asked_the_others_are_asked_again_on_their_own_time(configure):
+    with socket.create_server(("127.0.0.1", 0)) as silent, peers.sdk_server("http") as peer:
+        configure({
+            "hung": f"{{url: 'http://127.0.0.1:{silent.getsockname()[1]}/mcp', list_timeout: 1}}",
+            "peer": f"{{url: '{peer.url}'}}",
+        })  # fmt: skip
+        services.record_health("peer", status="healthy")
+        round_ = threading.Thread(target=tasks.probe_remotes)
+        round_.start()
+        held, _ = silent.accept()
+        age("peer", 600)
+        first = selectors.health()["peer"]["checked_at"]
+        tasks.probe_remotes()
+        assert selectors.health()["peer"]["checked_at"] > first
+        assert round_.is_alive(), "the other is waited for all the while"
+        round_.join(20)
+        held.close()
+
+
+def test_one_that_flips_is_said_to_flip_and_then_nothing_more(configure, said, gateway):
+    _, answers = gateway
+    configure({"local": "{command: local}"})
+    for number in range(3 * CHANGES_MAX):
+        answers["local"] = {"ok": True} if number % 2 else {"ok": False, "error": "timeout", "message": "no answer"}
+        age("local", 600)
+        tasks.probe_remotes()
+    assert len(said()) == CHANGES_MAX + 1
+    assert "keeps changing" in said()[-1]
+
+
+def test_any_worker_that_answers_is_asked_about_a_process(configure, folder, gateway):
+    asked, answers = gateway
+    answers["local"] = {"ok": True, "latency_ms": 1.0}
+    configure({"local": "{command: local}"})
+    (folder / "run" / "gateway-0.sock").rename(folder / "run" / "gateway-1.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(folder / "run" / "gateway-0.sock"))  # a worker that crashed leaves its file
+    tasks.probe_remotes()
+    assert (len(asked), selectors.health()["local"]["status"]) == (1, "healthy")
 
 
 def test_before_the_first_revision_and_with_one_that_cannot_be_used_nothing_happens(configure, said):

@@ -3,13 +3,19 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from remotes import probes
 from remotes.config.snapshot import Missing, RemoteSpec
@@ -96,6 +102,74 @@ _others: set[psutil.Process] = set()
 
 def new_children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children(recursive=True) if child not in _others]
+
+
+# An MCP server of 2025-11-25 that never answers the method SILENT.
+LISTENER = """
+import json, sys
+for line in sys.stdin:
+    m = json.loads(line)
+    if 'id' not in m or m['method'] == 'SILENT': continue
+    r = {'protocolVersion': '2025-11-25', 'capabilities': {'tools': {}}, 'serverInfo': {}}
+    if m['method'] == 'tools/list': r = {'tools': []}
+    print(json.dumps({'jsonrpc': '2.0', 'id': m['id'], 'result': r}), flush=True)
+"""
+
+
+@pytest.fixture
+def hanging():
+    """Answers with the head of an answer, and half of what it promises."""
+    held = []
+
+    def serve(listener):
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = listener.accept()
+                held.append(peer)
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        for peer in held:
+            peer.close()
+
+
+@pytest.fixture
+def encrypted(tmp_path):
+    """TLS with a certificate that it signed itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_self_signed(tmp_path / "both.pem"))
+
+    def serve(listener):
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), context.wrap_socket(peer, server_side=True) as secured:
+                secured.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _self_signed(path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = (
+        builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1)).sign(key, SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + made.public_bytes(pem))
+    return path
 
 
 def answer(status, body=b"", kind="text/html"):
@@ -271,6 +345,74 @@ def test_a_process_that_is_silent_and_ignores_every_request_to_leave_is_gone_whe
     assert time.monotonic() - began < TIMEOUT_S + SLACK_S
     assert (document["error"], document["phase"]) == ("timeout", "handshake")
     assert not new_children()
+
+
+@pytest.mark.edge(1)
+@pytest.mark.parametrize("silent_in", ["initialize", "tools/list"])
+def test_a_process_that_stops_answering_is_a_timeout_in_that_step(silent_in):
+    document = tried(python(LISTENER.replace("SILENT", silent_in), era="2025-11-25"), TIMEOUT_S)
+    phase = "handshake" if silent_in == "initialize" else "list"
+    assert (document["error"], document["phase"]) == ("timeout", phase), document
+
+
+@pytest.mark.edge(1)
+def test_a_server_that_hangs_within_its_first_answer_hangs_in_the_handshake(hanging):
+    document = tried(at(hanging), TIMEOUT_S)
+    assert (document["error"], document["phase"]) == ("timeout", "handshake"), document
+
+
+def test_a_list_that_always_has_another_page_ends(monkeypatch):
+    monkeypatch.setattr(probes, "_PAGES_MAX", 20)
+    code = LISTENER.replace("SILENT", "nothing").replace("'tools': []", "'tools': [], 'nextCursor': str(m['id'])")
+    document = tried(python(code, era="2025-11-25"))
+    assert (document["error"], document["phase"]) == ("invalid", "list")
+    assert "more than 20 pages" in document["message"]
+
+
+def test_a_certificate_that_nobody_vouches_for_is_a_fault_of_tls(encrypted):
+    report = probes.run(probes.probe(at(encrypted, scheme="https"), timeout_s=5))
+    assert (report.error, report.phase) == ("unreachable", "tls"), report
+    assert "certificate" in report.message
+    assert [(step["name"], step["ok"]) for step in report.steps] == [("dns", True), ("tcp", True), ("tls", False)]
+
+
+def test_a_program_that_may_not_run_fails_to_spawn(tmp_path):
+    (tmp_path / "server").write_text("no script")
+    document = tried(RemoteSpec("local", "stdio", command=str(tmp_path / "server")))
+    assert (document["error"], document["phase"]) == ("not_started", "spawn")
+    assert "Permission denied" in document["message"]
+    assert "executable" in document["hint"]
+
+
+def test_a_process_that_prints_garbage_is_told_where_its_log_belongs():
+    document = tried(python("import time; print('Listening on port 80\\n' * 3, flush=True); time.sleep(60)"), TIMEOUT_S)
+    assert (document["error"], document["phase"]) == ("timeout", "handshake")
+    assert "it wrote 3 lines to stdout that are no MCP" in document["message"]
+    assert "stderr" in document["hint"]
+
+
+def test_a_trace_names_the_steps_in_their_order_up_to_the_one_that_failed(refusing, saying):
+    def steps(spec):
+        report = probes.run(probes.probe(spec))
+        assert all(step["ms"] >= 0 for step in report.steps)
+        return [step["name"] + ("" if step["ok"] else "!") for step in report.steps]
+
+    assert steps(at(refusing)) == ["dns", "tcp!"]
+    assert steps(at(saying(answer("401 Unauthorized")))) == ["dns", "tcp", "http", "auth!"]
+    assert steps(at(saying(answer("404 Not Found")))) == ["dns", "tcp", "http!"]
+    assert steps(at(saying(answer("200 OK", b"<h1>")))) == ["dns", "tcp", "http", "handshake!"]
+    assert steps(RemoteSpec("local", "stdio", command="no-such-program-here")) == ["spawn!"]
+    working = python(LISTENER.replace("SILENT", "nothing"), era="2025-11-25")
+    assert steps(working) == ["spawn", "handshake", "list"]
+    assert steps(python(LISTENER.replace("SILENT", "tools/list"), era="2025-11-25", list_timeout_s=0.5)) == [
+        "spawn", "handshake", "list!",
+    ]  # fmt: skip
+
+
+def test_a_report_knows_the_tools_by_name():
+    code = LISTENER.replace("SILENT", "nothing").replace("'tools': []", "'tools': [{'name': 'a'}, {'name': 'b'}, {}]")
+    report = probes.run(probes.probe(python(code, era="2025-11-25", tools_disabled=("b",))))
+    assert (report.tools, report.tool_names) == (1, ("a",))
 
 
 def test_one_that_cannot_be_called_is_not_contacted(monkeypatch):

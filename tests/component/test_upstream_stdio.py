@@ -625,6 +625,26 @@ for line in sys.stdin:
         assert not alive(remote.pids()[0])
 
 
+@pytest.mark.parametrize("era", [MODERN, "2025-11-25"])
+@on_uvloop
+async def test_a_process_that_takes_its_time_to_start_is_not_started_anew(remote, era):
+    code = f"""
+time.sleep(0.6)
+for line in sys.stdin:
+    message = json.loads(line)
+    note(message["method"])
+    if message["method"] == "server/discover" and {era == MODERN}:
+        result(message, {{"supportedVersions": ["{MODERN}"], "capabilities": {{}}, "resultType": "complete"}})
+    elif message["method"] == "initialize" and not {era == MODERN}: result(message, HELLO)
+    elif message["method"] == "tools/call": result(message, {{}})
+    elif "id" in message: refuse(message)
+"""
+    async with upstream(remote.spec(code, era="auto", connect_timeout_s=1.5)) as one:
+        assert isinstance(await call(one), Answer)
+        assert one.greeting is not None
+        assert (one.greeting.revision, len(remote.pids()), remote.count("initialize")) == (era, 1, 1)
+
+
 @on_uvloop
 async def test_a_remembered_modern_process_that_became_a_silent_one_is_found_out_with_the_next_call(remote, hasty):
     code = """

@@ -1,7 +1,7 @@
 """`mcp remote …`. A test needs no gateway: it tries the remote from here."""
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -47,24 +47,27 @@ class RemoteTest(Subcommand):
         parser.add_argument(
             "--timeout", type=_seconds, metavar="SECONDS", help="how long one may take; default: its list_timeout, 10"
         )
+        parser.add_argument("--trace", action="store_true", help="every step with its time: steps[{name, ok, ms}]")
+        parser.add_argument("--tools", action="store_true", help="the names of its tools: tool_names[]")
 
-    def run(self, *, name: str | None, all: bool, timeout: float | None) -> Answer:
+    def run(self, *, name: str | None, all: bool, timeout: float | None, trace: bool, tools: bool) -> Answer:
         snapshot = configured()
+        more = _More(trace=trace, tools=tools)
         if name is not None:
-            return self._one(named(name, snapshot), timeout)
+            return self._one(named(name, snapshot), timeout, more)
         specs = list(snapshot.remotes.values())
         cap = settings.LIMITS.read_max_bytes
         work = probes.probe_all(specs, timeout_s=timeout, max_bytes=cap, credential=credentials.for_probe)
-        return _all_of(probes.run(work))
+        return _all_of(probes.run(work), more)
 
-    def _one(self, spec: RemoteSpec, timeout_s: float | None) -> Answer:
+    def _one(self, spec: RemoteSpec, timeout_s: float | None, more: "_More") -> Answer:
         """One that is disabled is tried all the same: whoever mended it tests it before enabling it again."""
         if not spec.enabled:
             self.say(f"{spec.name} is disabled in the configuration; it is tried all the same")
         tried = replace(spec, enabled=True)
         cap, credential = settings.LIMITS.read_max_bytes, credentials.for_probe(tried)
         report = probes.run(probes.probe(tried, timeout_s=timeout_s, max_bytes=cap, credential=credential))
-        document = report.document() | {"enabled": spec.enabled}
+        document = more.document(report) | {"enabled": spec.enabled}
         return Answer(document, Exit.DONE if report.ok else Exit.FAILED)
 
 
@@ -96,9 +99,22 @@ class Remote(Subcommand):
     }
 
 
-def _all_of(reports: list[probes.Report]) -> Answer:
+@dataclass(frozen=True, slots=True)
+class _More:
+    """What is shown on demand."""
+
+    trace: bool
+    tools: bool
+
+    def document(self, report: probes.Report) -> dict[str, Any]:
+        shown: dict[str, Any] = {"steps": list(report.steps)} if self.trace else {}
+        shown |= {"tool_names": list(report.tool_names)} if self.tools else {}
+        return report.document() | shown
+
+
+def _all_of(reports: list[probes.Report], more: _More) -> Answer:
     """Well when every remote is that is meant to be: a disabled one is listed and does not count."""
-    document: dict[str, Any] = {"mcps": {report.name: report.document() for report in reports}}
+    document: dict[str, Any] = {"mcps": {report.name: more.document(report) for report in reports}}
     ill = [report.name for report in reports if not report.ok and report.status is not status.Status.DISABLED]
     if not ill:
         return Answer(document)

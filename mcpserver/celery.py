@@ -18,6 +18,8 @@ from celery.signals import task_postrun, task_prerun
 # Task, interval in seconds. A task that could not start within its interval is dropped: the next one is due.
 SCHEDULE: dict[str, float] = {
     "monitoring.beat": 10.0,
+    # Looks whether the day has its backup.
+    "monitoring.backup": 60.0,
     # Looks for remotes that are due, each at its own probe_interval.
     "remotes.probe": 5.0,
 }

@@ -1,12 +1,33 @@
 """What monitoring does regularly. Celery's beat runs it; the schedule is in `mcpserver.celery`."""
 
+import logging
+
 from celery import shared_task
 
 from mcpserver.lib.clock import SystemClock
+from mcpserver.lib.database import UNUSABLE, unavailable
+from mcpserver.lib.errors import GatewayError
 from monitoring import services
+from monitoring.backups import saving
+
+log = logging.getLogger("mcp.backups")
 
 
 @shared_task(name="monitoring.beat", ignore_result=True)  # type: ignore[untyped-decorator]
 def beat() -> None:
     """The proof that tasks are run: not that a process exists, but that work which was due has been done."""
     services.record_beat("worker", at=SystemClock().now())
+
+
+@shared_task(name="monitoring.backup", ignore_result=True)  # type: ignore[untyped-decorator]
+def backup() -> None:
+    """The backup of the day, where there is none yet: after downtime, at once. What fails is tried again in a minute."""
+    try:
+        made = saving.daily()
+    except UNUSABLE as error:
+        log.warning("no backup of this day yet: %s", unavailable(error).message)
+    except GatewayError as error:
+        log.warning("no backup of this day yet: %s", error.message)
+    else:
+        if made is not None:
+            log.info("backup of this day: %s", made["file"])

@@ -29,6 +29,11 @@ def history(limit: int) -> list[dict[str, Any]]:
     return revisions.history(limit)
 
 
+def ever_ran(sha256: str) -> bool:
+    """Whether a text with this checksum is a revision."""
+    return revisions.is_known(sha256)
+
+
 def pending_error() -> list[dict[str, Any]] | None:
     """The problems of an edit that this process saw and did not apply."""
     return following.pending_error()

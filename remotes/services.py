@@ -1,6 +1,7 @@
 """What others may do to configuration and remotes: the verbs of this app, each told where it lives."""
 
 from remotes.config.applying import apply, edit, invalid, rollback, take, validated
+from remotes.config.replacing import replace
 from remotes.config.starting import bootstrap
 from remotes.config.watching import follow_file, reload
 from remotes.health import record_health
@@ -13,6 +14,7 @@ __all__ = [
     "invalid",
     "record_health",
     "reload",
+    "replace",
     "rollback",
     "take",
     "validated",

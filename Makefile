@@ -1,5 +1,5 @@
 # Nobody needs make: each target is ./start with a word. Arguments: make test ARGS="-k keys"
-.PHONY: help run test check lint bench conformance lock
+.PHONY: help run test check lint bench conformance timing crashes lock
 help:   ; @./start --help
 run:    ; @./start $(ARGS)
 test:   ; @./start test $(ARGS)
@@ -7,4 +7,6 @@ check:  ; @./start check $(ARGS)
 lint:   ; @./start lint
 bench:  ; @./start bench $(ARGS)
 conformance: ; @./start conformance $(ARGS)
+timing: ; @./start timing $(ARGS)
+crashes: ; @./start crashes $(ARGS)
 lock:   ; @./start lock $(ARGS)

@@ -1,4 +1,4 @@
-"""./start test|check|lint|bench|conformance|lock: what `make` delegates to, so that nobody needs make."""
+"""./start test|check|lint|bench|conformance|timing|crashes|lock: what `make` delegates to, so that nobody needs make."""
 
 import os
 import subprocess
@@ -60,6 +60,18 @@ def conformance(installation: Installation, extra: Sequence[str]) -> int:
     return _run(installation, "python", "-m", "tests.conformance", *extra)
 
 
+def timing(installation: Installation, extra: Sequence[str]) -> int:
+    """whether the time of a refused key tells why it was refused."""
+    installation.ensure(TEST_LOCK)
+    return _run(installation, "python", "-m", "tests.timing", *extra)
+
+
+def crashes(installation: Installation, extra: Sequence[str]) -> int:
+    """kill -9 at random moments of edits, backups, restores and key changes, 300 times."""
+    installation.ensure(TEST_LOCK)
+    return _run(installation, "python", "-m", "tests.crashes", *extra)
+
+
 def lock(installation: Installation, extra: Sequence[str]) -> int:
     """resolve pyproject.toml into both lock files, with hashes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -75,9 +87,11 @@ TASKS: Mapping[str, Task] = {
     "lint": lint,
     "bench": bench,
     "conformance": conformance,
+    "timing": timing,
+    "crashes": crashes,
     "lock": lock,
 }
-TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "conformance", "lock"})
+TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "conformance", "timing", "crashes", "lock"})
 
 
 def _run(installation: Installation, program: str, *argv: str) -> int:

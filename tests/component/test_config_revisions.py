@@ -189,9 +189,13 @@ KILLED_BEFORE_THE_RENAME = """
 import os, signal, sys, django
 from pathlib import Path
 django.setup()
-from mcpserver.lib.files import Staged
 from remotes import services
-Staged.publish = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+from remotes.config import revisions
+commit = revisions.commit
+def killed(*words, **more):
+    commit(*words, **more)
+    os.kill(os.getpid(), signal.SIGKILL)
+revisions.commit = killed
 services.apply(sys.stdin.read(), path=Path(sys.argv[1]), expected=1, actor="killed")
 """
 
@@ -214,8 +218,12 @@ def test_a_process_that_is_killed_between_commit_and_rename_leaves_a_start_that_
 def test_a_rename_that_fails_after_the_commit_is_made_up_for(gateway, path, monkeypatch):
     gateway.start()
 
-    def fail(_):
-        raise OSError(5, "Input/output error")
+    publish = writing.Staged.publish
+
+    def fail(staged):
+        if staged._target == path.resolve():
+            raise OSError(5, "Input/output error")
+        publish(staged)  # the backup of before
 
     with monkeypatch.context() as broken:
         broken.setattr(writing.Staged, "publish", fail)

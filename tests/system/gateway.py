@@ -146,7 +146,8 @@ def eventually(ask: Callable[[], T], holds: Callable[[T], bool], *, within_s: fl
 def _environment(folder: Path) -> dict[str, str]:
     """Every setting that says where things are, so that neither `.env` nor the tests' own environment does."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    folders = {f"MCP_{name.upper()}_DIR": str(folder / name) for name in ("data", "run", "logs", "backups")}
+    names = {"MCP_DATA_DIR": "data", "MCP_RUN_DIR": "run", "MCP_LOG_DIR": "logs", "MCP_BACKUP_DIR": "backups"}
+    folders = {variable: str(folder / name) for variable, name in names.items()}
     return (
         inherited
         | folders

@@ -69,6 +69,8 @@ class Answer:
 
     document: Mapping[str, Any] = field(default_factory=dict)
     exit_code: Exit = Exit.DONE
+    # A file for another program: printed instead of the document, unless `-o` asks for that.
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,9 @@ class JsonCommand(BaseCommand):
         target = options.get(_OURS) or self
         wanted = {name: value for name, value in options.items() if name not in _NOT_FOR_RUN}
         run = partial(self._run_to_its_end, partial(target.run, **wanted))
-        self._leave(_settled(run), output=options.get("output") or _preferred_output())
+        answer = _settled(run)
+        unasked = _preferred_output() if answer.text is None else "text"
+        self._leave(answer, output=options.get("output") or unasked)
 
     def _run_to_its_end(self, run: Callable[[], Result]) -> Mapping[str, Any] | Answer:
         result = run()
@@ -162,7 +166,10 @@ class JsonCommand(BaseCommand):
     def _leave(self, answer: Answer, *, output: str) -> None:
         document = {"schema": SCHEMA, "ok": answer.exit_code == Exit.DONE, **answer.document}
         exit_code = answer.exit_code
-        if failure := _write(self.stdout, _rendered(document, output, pretty=_is_terminal(self.stdout))):
+        shown = _rendered(document, output, pretty=_is_terminal(self.stdout))
+        if output == "text" and answer.text is not None:
+            shown = answer.text.removesuffix("\n")
+        if failure := _write(self.stdout, shown):
             self.say(f"the answer could not be written: {failure.strerror}")
             exit_code = exit_code or Exit.FAILED
         if exit_code:

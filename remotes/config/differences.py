@@ -3,12 +3,15 @@
 Pure.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from remotes.config import editing, view
 from remotes.config.document import Path
 from remotes.config.load import path_text
+
+_CREDENTIAL = re.compile("auth|key|token|secret|cookie|pass|cred|signature", re.IGNORECASE)
 
 
 def between(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -23,6 +26,20 @@ def between(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, An
         }
         for path, change in _changes(old, new, ())
     ]
+
+
+def literal_secrets(name: str, entry: Mapping[str, Any]) -> list[str]:
+    """Where the entry holds a credential as it is: it would be in every backup, revision and screen share of the file."""
+    literal = {"mcpServers": {name: dict(entry)}}
+    shown = view.written(literal)
+    return [
+        path_text(path) for path, _ in _changes(shown, literal, ()) if path[2:3] != ("headers",) or _is_telling(path)
+    ]
+
+
+def _is_telling(path: Path) -> bool:
+    """Every literal header is hidden from sight; a region or a version is no credential all the same."""
+    return bool(_CREDENTIAL.search(str(path[-1])))
 
 
 def _changes(old: Any, new: Any, path: Path) -> Iterator[tuple[Path, str]]:

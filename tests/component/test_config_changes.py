@@ -146,3 +146,64 @@ def test_variables_of_another_file_count_for_a_validation(mcpconfig, path, tmp_p
     assert len(mcpconfig("validate")[1]["warnings"]) == 1
     (tmp_path / "env").write_text("SOME_TOKEN=x\n")
     assert mcpconfig("validate", "--env-file", str(tmp_path / "env"))[1]["warnings"] == []
+
+
+CURSOR = """\
+{"mcpServers": { // theirs
+  "Far Away": {"url": "https://far.example.com/mcp", "headers": {"Authorization": "Bearer ${env:FAR_TOKEN}"}, "timeout": 30000},
+  "a": {"command": "other"},
+  "wrong": {"url": "http://169.254.169.254/"},
+  "gw": {"url": "http://127.0.0.1:%s/mcp"},
+}}
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path, settings):
+    theirs = tmp_path / "mcp.json"
+    theirs.write_text(CURSOR % settings.PORT)
+    return str(theirs)
+
+
+def test_servers_of_another_program_are_taken_over_and_what_is_not_is_said(mcpconfig, path, theirs):
+    code, document = mcpconfig("import", theirs)
+    assert (code, document["added"], document["renamed"]) == (0, ["far-away"], {"Far Away": "far-away"})
+    assert [(one["name"], one["reason"].split(":")[0].split(";")[0]) for one in document["skipped"]] == [
+        ("a", "there is a remote a already"), ("wrong", "url"), ("gw", "this is the gateway itself"),
+    ]  # fmt: skip
+    assert document["needs_env"] == ["FAR_TOKEN"]
+    assert document["notes"] == ["far-away: timeout: 30000 milliseconds are 30 seconds"]
+    assert bytes_of(path) == FILE + (
+        "  far-away:\r\n    url: https://far.example.com/mcp\r\n    headers:\r\n"
+        "      Authorization: Bearer ${FAR_TOKEN}\r\n    timeout: 30\r\n"
+    )
+
+
+def test_a_dry_import_shows_the_difference_and_a_replacing_one_replaces(mcpconfig, path, theirs):
+    code, document = mcpconfig("import", theirs, "--dry-run", "--replace", "--only", "a")
+    assert (code, document["replaced"], bytes_of(path), selectors.head_number()) == (0, ["a"], FILE, 1)
+    assert [(one["path"], one["change"]) for one in document["diff"]] == [
+        ("mcpServers.a.command", "changed"), ("mcpServers.a.timeout", "removed"),
+    ]  # fmt: skip
+    mcpconfig("import", theirs, "--replace", "--only", "a")
+    assert bytes_of(path) == FILE.replace("uvx", "other").replace("    timeout: 5\r\n", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "error"),
+    [("{", 3, "unreadable"), ('{"a": 1}', 3, "unknown_format"), ('{"mcpServers": {"x": {}}}', 1, "nothing_imported")],
+)
+def test_what_cannot_be_imported_changes_nothing(mcpconfig, path, tmp_path, content, code, error):
+    (tmp_path / "x").write_text(content)
+    exit_code, document = mcpconfig("import", str(tmp_path / "x"))
+    assert (exit_code, document["error"], bytes_of(path)) == (code, error, FILE)
+    assert mcpconfig("import", str(tmp_path / "absent"))[0] == 5
+
+
+def test_an_export_is_the_clients_file_itself_and_a_document_when_asked(mcpconfig, path, capfd, settings):
+    url = f"http://{settings.HOST}:{settings.PORT}/mcp"
+    assert mcpconfig("export")[1]["mcpServers"]["gw"]["url"] == url
+    with pytest.raises(ValueError, match="Expecting value"):
+        mcpconfig("export", "--format", "codex")
+    code, document = mcpconfig("export", "--format", "codex", "--direct", "-o", "json")
+    assert (code, document["document"]["mcp_servers"]["a"]) == (0, {"command": "uvx", "tool_timeout_sec": 5})

@@ -2,6 +2,7 @@
 
 from mcpserver.lib.command import JsonCommand
 from remotes.management.config.changing import Apply, Reload, Rollback, Set, Unset
+from remotes.management.config.exchange import Export, Import
 from remotes.management.config.looking import Diff, History, Schema, Show, Validate
 
 
@@ -17,5 +18,7 @@ class Command(JsonCommand):
         "rollback": Rollback,
         "set": Set,
         "unset": Unset,
+        "import": Import,
+        "export": Export,
         "schema": Schema,
     }

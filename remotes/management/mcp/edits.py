@@ -96,7 +96,7 @@ class RemoteAdd(Subcommand):
 
         done = _edit(add, reason)
         document = {"name": name, "added": True, **_facts(done, name)}
-        document["warnings"] += _literal_secrets(name, entry)
+        document["warnings"] += literal_secrets(name, entry)
         for warning in document["warnings"]:
             self.say(f"{warning['path']}: {warning['message']}: {warning['hint']}")
         return _tested(name, done, document) if test else document
@@ -250,20 +250,17 @@ def _described_entry(
     return entry | ({"enabled": False} if disabled else {})
 
 
-def _literal_secrets(name: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A credential that stands in the file itself is in every backup, revision and screen share of it."""
-    literal = {"mcpServers": {name: dict(entry)}}
-    shown = view.written(literal)
-    masked = differences.between(shown, literal) if isinstance(shown, dict) else []
+def literal_secrets(name: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Warnings about credentials that stand in the file itself."""
     return [
         {
-            "path": change["path"],
+            "path": place,
             "code": "literal_secret",
             "message": "a credential is written into the file as it is",
-            "hint": f"put it into .env and write ${{{_variable_for(name, change['path'])}}} in its place",
+            "hint": f"put it into .env and write ${{{_variable_for(name, place)}}} in its place",
         }
-        for change in masked
-    ]  # fmt: skip
+        for place in differences.literal_secrets(name, entry)
+    ]
 
 
 def _variable_for(name: str, place: str) -> str:

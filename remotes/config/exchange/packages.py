@@ -1,0 +1,138 @@
+"""Servers that are described as packages (the official registry's server.json, Docker's catalogue) as the command that starts
+them, or the URL where they run. The command is written down, never run.
+
+Pure.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from remotes.config.exchange.variables import named
+
+Entry = dict[str, Any]
+
+
+class Report(Protocol):
+    refused: str
+
+    def drop(self, name: str, reason: str) -> None: ...
+
+
+# Docker's catalogue
+
+
+def unfold_image(raw: Entry) -> None:
+    """`image`, `volumes`, `env` and `secrets` as one `docker run`; `remote` as its URL."""
+    remote = raw.pop("remote", None)
+    if isinstance(remote, dict):
+        raw.update(url=remote.get("url"), type=remote.get("transport_type", "http"), headers=remote.get("headers"))
+        return
+    image = raw.pop("image", None)
+    if not isinstance(image, str):
+        return
+    variables = dict(_docker_variables(raw.pop("env", None), raw.pop("secrets", None)))
+    volumes = [word for volume in raw.pop("volumes", None) or [] for word in ("-v", str(volume))]
+    inner = raw.pop("command", None) or []
+    flags = [word for name in variables for word in ("-e", name)]
+    raw.update(
+        type="stdio",
+        command="docker",
+        args=["run", "-i", "--rm", *flags, *volumes, image, *map(str, inner)],
+        env=variables,
+    )
+
+
+def _docker_variables(env: Any, secrets: Any) -> Iterator[tuple[str, str]]:
+    for one in env if isinstance(env, list) else ():
+        yield str(one.get("name")), str(one.get("value", ""))
+    for one in secrets if isinstance(secrets, list) else ():
+        yield str(one.get("env") or one.get("name")), "{{" + str(one.get("env") or one.get("name")) + "}}"
+
+
+# The registry's server.json
+
+_RUNNERS = {"npm": ("npx", ["-y"]), "pypi": ("uvx", []), "oci": ("docker", ["run", "-i", "--rm"]), "nuget": ("dnx", [])}
+_VERSION = {"npm": "@", "pypi": "==", "oci": ":", "nuget": "@"}
+_DESCRIBING = (
+    "name",
+    "description",
+    "title",
+    "version",
+    "repository",
+    "websiteUrl",
+    "icons",
+    "$schema",
+    "_meta",
+    "status",
+)
+
+
+def unfold_package(raw: Entry, report: Report) -> None:
+    """Where it runs already, if it does; else the first package that can be started over stdio."""
+    packages, remotes = raw.pop("packages", None) or [], raw.pop("remotes", None) or []
+    for name in _DESCRIBING:
+        raw.pop(name, None)
+    startable = [one for one in packages if _is_startable(one)]
+    if remotes:
+        _unfold_remote(raw, remotes[0])
+    elif startable:
+        _unfold_startable(raw, startable[0])
+    else:
+        kinds = ", ".join(str(one.get("registryType")) for one in packages if isinstance(one, dict))
+        report.refused = f"its packages ({kinds or 'none'}) cannot be started with npx, uvx, docker or dnx"
+    for name, others in (("remotes", remotes[1:]), ("packages", packages if remotes else startable[1:])):
+        if others:
+            report.drop(name, f"one way to reach it is enough; {len(others)} more in the file")
+
+
+def _is_startable(package: Any) -> bool:
+    if not isinstance(package, dict) or package.get("registryType") not in _RUNNERS:
+        return False
+    transport = package.get("transport")
+    return not isinstance(transport, dict) or transport.get("type", "stdio") == "stdio"
+
+
+def _unfold_remote(raw: Entry, remote: Entry) -> None:
+    raw.update(url=remote.get("url"), type=remote.get("type", "http"))
+    raw["headers"] = {str(one.get("name")): _input(one, str(one.get("name"))) for one in remote.get("headers") or []}
+
+
+def _unfold_startable(raw: Entry, package: Entry) -> None:
+    kind = package["registryType"]
+    runner, flags = _RUNNERS[kind]
+    version = package.get("version")
+    identifier = str(package.get("identifier", ""))
+    is_versioned = not version or version == "latest" or (kind == "oci" and ":" in identifier.rpartition("/")[2])
+    variables = {str(one.get("name")): one for one in package.get("environmentVariables") or []}
+    env = {name: _input(one, name) for name, one in variables.items() if _is_needed(one)}
+    passed = [word for name in env for word in ("-e", name)] if kind == "oci" else []
+    raw.update(
+        type="stdio",
+        command=package.get("runtimeHint") or runner,
+        args=[
+            *flags, *passed, *_arguments(package.get("runtimeArguments")),
+            identifier if is_versioned else f"{identifier}{_VERSION[kind]}{version}",
+            *(["--yes"] if kind == "nuget" else []), *_arguments(package.get("packageArguments")),
+        ],
+        env=env,
+    )  # fmt: skip
+
+
+def _is_needed(variable: Entry) -> bool:
+    """An optional variable without a value stays unset."""
+    return any(variable.get(key) for key in ("isRequired", "isSecret", "default", "value"))
+
+
+def _arguments(given: Any) -> Iterator[str]:
+    for one in given if isinstance(given, list) else ():
+        name = str(one.get("name") or one.get("valueHint") or "argument")
+        value = _input(one, name)
+        if not (one.get("value") or one.get("default") or one.get("isRequired")):
+            continue
+        yield from [name, value] if one.get("type") == "named" else [value]
+
+
+def _input(described: Entry, name: str) -> str:
+    """The value that is given, or a variable to be set. `{curly}` in it is replaced with all other variables."""
+    value = described.get("value") or described.get("default")
+    return str(value) if value not in (None, "") else "{" + named(name.lstrip("-")) + "}"

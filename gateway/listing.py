@@ -171,7 +171,7 @@ class _Reading:
         if spec.pin != "off":
             self._see(own, fields)
         exposed = naming.exposed(spec.name, spec.aliases.get(own, own), self._longest)
-        field = disabled_by(spec, own)
+        field = spec.disabled_by(own)
         if field is not None:
             self._hidden.append(Hidden(spec.name, own, exposed, Why.DISABLED, field))
             return None
@@ -217,13 +217,6 @@ def _own(method: str, fields: jsonrpc.Fields) -> str:
     if identity == "name" and (len(own) > _NAME_MAX or "\0" in own):
         raise ValueError(f"its name is longer than {_NAME_MAX} characters, or holds a NUL")
     return own
-
-
-def disabled_by(spec: RemoteSpec, tool: str) -> str | None:
-    """The field of the configuration that switches a tool off."""
-    if tool in spec.tools_disabled:
-        return "tools.disabled"
-    return "tools.enabled" if spec.tools_enabled is not None and tool not in spec.tools_enabled else None
 
 
 def unavailable(tool: Hidden) -> str:

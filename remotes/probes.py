@@ -340,8 +340,7 @@ def _offered_name(raw: Raw, spec: RemoteSpec) -> str | None:
         tool = msgspec.json.decode(raw, type=_Tool).name
     except jsonrpc.UNREADABLE:
         return None
-    is_on = tool not in spec.tools_disabled and (spec.tools_enabled is None or tool in spec.tools_enabled)
-    return tool if is_on else None
+    return tool if spec.disabled_by(tool) is None else None
 
 
 # A loop that waits for nobody.

@@ -333,16 +333,11 @@ class _Entry:
         enabled, disabled = self._tool_lists()
         for tool in sorted(set(enabled or ()) & set(disabled)):
             self._warn(("tools",), "contradiction", f"the tool {tool} is both enabled and disabled: it is disabled")
-        by_alias: dict[str, str] = {}
         for tool, alias in (tools.alias if tools else {}).items():
             if not _TOOL_ALIAS.fullmatch(alias):
                 self._error(
                     ("tools", "alias", tool), "bad_name", "an alias has 1 to 128 of the characters a-z A-Z 0-9 _ -"
                 )
-            elif alias in by_alias:
-                message = f"{tool} and {by_alias[alias]} are both offered as {alias}: the later one shadows the other"
-                self._warn(("tools", "alias", tool), "collision", message)
-            by_alias[alias] = tool
 
     def _tool_lists(self) -> tuple[list[str] | None, list[str]]:
         tools = self.entry.tools

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from remotes.config import document, entries, files, schema
+from remotes.config import document, entries, files, names, schema
 from remotes.config.addresses import Reach, reach
 from remotes.config.document import Document, Finding
 from remotes.config.interpolate import Expander, ReadFile
@@ -40,9 +40,14 @@ def parse(text: str, environment: Mapping[str, str], folder: Path) -> tuple[Snap
 
 
 def read(
-    text: str, environment: Mapping[str, str], folder: Path, *, read_file: ReadFile = files.read_secret
+    text: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    read_file: ReadFile = files.read_secret,
+    seen: names.Seen = MappingProxyType({}),
 ) -> Reading:
-    """The same with warnings and values also where there are errors."""
+    """The same with warnings and values also where there are errors. `seen`: the tools that remotes listed last."""
     found, errors = document.read(text, is_text=schema.is_text)
     if found is None:
         return Reading(None, _problems(errors, Document(None)), (), {})
@@ -56,6 +61,7 @@ def read(
     errors += wrong
     snapshot = None
     if config is not None and not errors:
+        warnings += names.findings(remotes.values(), _options(config.gateway).max_tool_name, seen)
         snapshot = Snapshot(
             revision=0,
             sha256=digest(text),

@@ -100,6 +100,12 @@ class RemoteSpec:
     # not empty: the remote is `misconfigured` and is never contacted
     missing: tuple[Missing, ...] = ()
 
+    def disabled_by(self, tool: str) -> str | None:
+        """The field that switches a tool off, by the remote's own name of it; None: it is on."""
+        if tool in self.tools_disabled:
+            return "tools.disabled"
+        return "tools.enabled" if self.tools_enabled is not None and tool not in self.tools_enabled else None
+
     @property
     def digest(self) -> str:
         """Equal for specs that are connected to alike: such a connection lives on across revisions, whatever else changed."""

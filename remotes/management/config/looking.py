@@ -31,7 +31,15 @@ def add_file(parser: CommandParser) -> None:
 def read(file: Path | None, environment: Mapping[str, str] = os.environ) -> tuple[Path, str, Reading]:
     path = (file or Path(settings.MCP_CONFIG)).absolute()
     text = files.read(path)
-    return path, text, load.read(text, environment, path.parent)
+    return path, text, load.read(text, environment, path.parent, seen=_tools_seen())
+
+
+def _tools_seen() -> dict[str, list[str]]:
+    """What the database knows of the remotes' tools; nothing where there is none yet."""
+    try:
+        return selectors.tools_seen()
+    except UNUSABLE:
+        return {}
 
 
 class Validate(Subcommand):

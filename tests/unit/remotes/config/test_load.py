@@ -86,9 +86,7 @@ mcpServers:
     )  # fmt: skip
     assert (snapshot.gateway.max_tool_name, dict(snapshot.gateway.limits)) == (64, {"heartbeat_s": 15})
     assert snapshot.sha256 == load.digest(text)
-    assert [warning.message for warning in snapshot.warnings] == [
-        "the tool b is both enabled and disabled: it is disabled"
-    ]
+    assert [warning.code for warning in snapshot.warnings] == ["client_limit", "contradiction"]
 
 
 @pytest.mark.parametrize(

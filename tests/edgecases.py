@@ -15,7 +15,7 @@ class EdgeCase:
 
 
 EDGE_CASES = (
-    EdgeCase(1, "Connection failures", pending=True),
+    EdgeCase(1, "Connection failures"),
     EdgeCase(2, "SSE connection drops", pending=True),
     EdgeCase(3, "Connection limits", pending=True),
     EdgeCase(4, "Token expiry", pending=True),
@@ -29,7 +29,7 @@ EDGE_CASES = (
     EdgeCase(12, "Disk full", pending=True),
     EdgeCase(13, "Tool name collisions", pending=True),
     EdgeCase(14, "Large payloads", pending=True),
-    EdgeCase(15, "Slow tools", pending=True),
+    EdgeCase(15, "Slow tools"),
     EdgeCase(16, "Invalid answers", pending=True),
     EdgeCase(17, "Graceful shutdown", pending=True),
     EdgeCase(18, "Health checks", pending=True),

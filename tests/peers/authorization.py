@@ -316,3 +316,26 @@ def authorization_server(**knobs: Any) -> Iterator[Desk]:
     desk = Desk(url=f"http://127.0.0.1:{listener.getsockname()[1]}", **knobs)
     with in_thread(application(desk), listener):
         yield desk
+
+
+@contextlib.contextmanager
+def resource_server(desk: Desk, application: Any) -> Iterator[str]:
+    """`application` behind the desk's tokens, saying where to get one (RFC 9728); yields its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    place = "/.well-known/oauth-protected-resource/mcp"
+    about = {"resource": f"{origin}/mcp", "authorization_servers": [desk.url], "scopes_supported": ["tools"]}
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await application(scope, receive, send)
+        elif scope["path"] == place:
+            await JSONResponse(about)(scope, receive, send)
+        elif desk.accepts(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")):
+            await application(scope, receive, send)
+        else:
+            challenge = {"WWW-Authenticate": f'Bearer resource_metadata="{origin}{place}", scope="tools"'}
+            await JSONResponse({"error": "invalid_token"}, 401, challenge)(scope, receive, send)
+
+    with in_thread(guarded, listener):
+        yield f"{origin}/mcp"

@@ -105,8 +105,10 @@ def _hint(spec: RemoteSpec, failure: Failure, phase: Phase) -> str:
             return _http_hint(spec, failure)
         case Phase.AUTH if failure.status == 403:
             return f"the credential of {spec.name} is known but may not do this: give it the right, or use another"
+        case Phase.AUTH if any(name.lower() == "authorization" for name in spec.headers):
+            return f"renew the credential in the headers of {spec.name}: mcpconfig show"
         case Phase.AUTH:
-            return f"renew the credential in the headers or auth of {spec.name}: mcpconfig show"
+            return f"log in: mcp remote login {spec.name}; or write a fixed token into its headers"
         case Phase.HANDSHAKE if spec.transport == "stdio" and timed_out:
             return "it runs but says nothing: is it an MCP server on stdio, and does it need longer (list_timeout)?"
         case Phase.HANDSHAKE:

@@ -107,6 +107,9 @@ class TokenCredential:
             return self._failure(f"{self.spec.name} wants a login: {self._way_out}")
         token = self._holding.token
         if token is not None and grant.is_fresh(token, self._now() - self._obtained):
+            await self._joined(self._loading, deadline)  # another process may have a newer one already
+            if self.serial != used:
+                return self.blocked
             why = "refuses a token that was issued just now: is it meant for this remote, and is its scope enough?"
             return self._failure(f"{self.spec.name} {why}")
         self._rejected = self.serial

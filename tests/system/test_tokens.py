@@ -50,7 +50,8 @@ class World:
                 break
         out, _ = process.communicate(timeout=20)
         self.logged_in = time.monotonic()
-        return json.loads(out)
+        document: dict[str, Any] = json.loads(out)
+        return document
 
     def echo(self, text: str = "hello") -> dict[str, Any]:
         return self.gateway.command("mcp", "tools", "call", "shop__echo", f"text={text}")
@@ -61,7 +62,12 @@ class World:
     def told(self) -> Iterator[str]:
         """Everything that anybody may read."""
         yield self.gateway.log()
-        for words in (("mcpstatus",), ("mcpconfig", "show"), ("mcp", "remote", "list"), ("mcp", "remote", "show", "shop")):
+        for words in (
+            ("mcpstatus",),
+            ("mcpconfig", "show"),
+            ("mcp", "remote", "list"),
+            ("mcp", "remote", "show", "shop"),
+        ):
             yield json.dumps(self.gateway.command(*words))
         with urllib.request.urlopen(f"{self.gateway.url}/metrics", timeout=5) as page:
             yield page.read().decode()
@@ -102,9 +108,9 @@ def test_from_no_login_to_a_called_tool_and_out_again(world):
     age(world)
     world.desk.revoke_access()
     before = world.desk.count("refresh_token")
-    with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        calls = [pool.submit(world.echo) for _ in range(3)]
-        tests = [pool.submit(world.gateway.command, "mcp", "remote", "test", "shop") for _ in range(3)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(world.echo) for _ in range(2)]
+        tests = [pool.submit(world.gateway.command, "mcp", "remote", "test", "shop") for _ in range(2)]
         assert all(one.result()["ok"] for one in (*calls, *tests))
     assert world.desk.count("refresh_token") == before + 1
     assert not world.desk.ended, "no refresh token was used twice"

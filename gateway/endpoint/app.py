@@ -21,7 +21,7 @@ from mcpserver.protocol import codes, inbound, jsonrpc
 from mcpserver.protocol.versions import HANDSHAKE, MODERN
 
 _ALLOWED = {"/mcp": ("POST", "GET", "DELETE"), "/sse": ("GET",), "/messages": ("POST",), "/messages/": ("POST",)}
-PATHS = tuple(_ALLOWED)
+PATHS = frozenset(_ALLOWED)
 _VERSION = b"mcp-protocol-version"
 _TAKEN = (b"application/json", b"text/event-stream", b"application/*", b"*/*")
 

@@ -79,17 +79,17 @@ async def serve(
         runtime.recent.note(call.method, visit.remote, verdict, seconds)
         log.access(
             {
-                "request": request_id(),
                 "method": call.method,
                 "key": principal.key_id,
                 "remote": visit.remote,
                 "name": visit.name,
                 "era": call.revision,
                 "transport": transport,
-                "outcome": verdict,
+                "outcome": verdict.value,
                 "code": code,
-                "ms": round(seconds * 1000, 2),
-            }
+            },
+            request=request_id(),
+            ms=round(seconds * 1000, 2),
         )
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mcpserver.lib import redact
+from mcpserver.lib.access_line import AccessLines
 
 Process = Literal["gateway", "worker", "supervisor"]
 # files: rotated here; external: one file each, opened again when somebody else rotates it; stdout: for journals.
@@ -106,15 +107,16 @@ def stop() -> None:
     writer.finish()
 
 
-def access(fields: dict[str, Any]) -> None:
+def access(fields: dict[str, Any], *, request: str, ms: float) -> None:
     """One line for one request, from the event loop: costs an append. The dict is handed over and changed no more.
 
-    Values are those of JSON; text is redacted and escaped by the writer. The line is of level INFO, and goes nowhere
-    where that is not wanted or `start` was not called.
+    `request` and `ms` are our own, and new in each line; the fields are those that come again. Values are those of JSON; text
+    is redacted and escaped by the writer. The line is of level INFO, and goes nowhere where that is not wanted or `start` was
+    not called.
     """
     writer = _writer
     if writer is not None and writer.wants_access:
-        writer.put((time.time(), fields))
+        writer.put((time.time(), fields, request, ms))
 
 
 def state() -> State:
@@ -149,10 +151,13 @@ class JsonFormatter(logging.Formatter):
 
     def line(self, at: float, level: str, logger: str, message: str, fields: Mapping[str, Any]) -> str:
         """Our own names come first and cannot be replaced by a field."""
-        document = {"time": _stamp(at), "level": level, "logger": logger, "message": message, **self._origin}
+        document = {"time": _stamp(at), **self.origin(level, logger, message)}
         for name, value in fields.items():
             document[f"{name}_" if name in document else name] = value
         return _encoded(document)
+
+    def origin(self, level: str, logger: str, message: str) -> dict[str, Any]:
+        return {"level": level, "logger": logger, "message": message, **self._origin}
 
 
 class HumanFormatter(logging.Formatter):
@@ -197,7 +202,7 @@ class _Enqueue(logging.Handler):
         return True
 
 
-_Item = tuple[float, dict[str, Any]] | logging.LogRecord
+_Item = tuple[float, dict[str, Any], str, float] | logging.LogRecord
 
 
 class _Writer:
@@ -206,6 +211,7 @@ class _Writer:
         self.stderr_level = stderr_level(logging.getLevelName(level))
         self._places = places
         self._json = JsonFormatter(process)
+        self._access = AccessLines(_encoded, self._json.origin("INFO", ACCESS, "call"))
         self._stderr = _Descriptor(STDERR)
         self._stderr.setFormatter(HumanFormatter())
         self._queue: deque[_Item] = deque()
@@ -275,8 +281,7 @@ class _Writer:
                 if item.levelno >= self.stderr_level:
                     self._stderr.handle(item)
                 return item.levelno, self._json.format(item)
-            at, fields = item
-            return logging.INFO, self._json.line(at, "INFO", ACCESS, "call", fields)
+            return logging.INFO, self._access.line(*item)
         except Exception as error:  # noqa: BLE001  Somebody's __str__, a value in a circle: the thread must outlive it.
             reason = f"a line could not be made: {type(error).__name__}"
             return logging.ERROR, self._json.line(time.time(), "ERROR", __name__, reason, {})

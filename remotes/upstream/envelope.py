@@ -75,12 +75,12 @@ def message(exchange: Exchange, number: int, *, modern: bool) -> bytes:
 
 
 def routing_headers(exchange: Exchange) -> dict[str, str]:
-    """The headers that mirror a 2026-07-28 request over Streamable HTTP."""
+    """The headers that mirror a 2026-07-28 request over Streamable HTTP, but for those of its arguments."""
     headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": exchange.method}
     field = NAMED.get(exchange.method)
     if field is not None:
         headers["Mcp-Name"] = encode_value(jsonrpc.text(exchange.params.get(field)) or "")
-    return headers | exchange.param_headers
+    return headers
 
 
 def hand_on(exchange: Exchange, method: str, raw: bytes | None) -> None:

@@ -11,9 +11,11 @@ import itertools
 import logging
 import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mcpserver.protocol import codes, jsonrpc, sse
+from mcpserver.protocol.versions import NAMED
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream import envelope, questions
 from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard, lower_level
@@ -21,7 +23,7 @@ from remotes.upstream.credential import Credential
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.faults import classified, lacks_scope, read_excerpt, unexpected_status
 from remotes.upstream.http1 import HttpError, Response
-from remotes.upstream.origin import Origin
+from remotes.upstream.origin import Origin, lines_of
 from remotes.upstream.outcome import Failed, Failure, Fault, Outcome, Refusal
 
 log = logging.getLogger("mcp.upstream")
@@ -30,6 +32,10 @@ _BOTH_TYPES = "application/json, text/event-stream"
 _EVENT_STREAM = b"text/event-stream"
 _SESSION = "Mcp-Session-Id"
 _SESSION_HEADER = _SESSION.lower().encode()
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+# Heads of requests that are kept ready, and the longest name in one (a resource's may be any URI that a client made up).
+_HEADS_MAX = 512
+_HEAD_NAME_MAX_BYTES = 256
 # A GET stream that ends is opened again after this long, doubled up to the second.
 _REOPEN_FIRST_S, _REOPEN_MAX_S = 1.0, 60.0
 _RENEW_S = 30.0
@@ -103,9 +109,14 @@ class _Http:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _post(self, exchange: Exchange, number: int, message: bytes, headers: Mapping[str, str]) -> Outcome:
+    async def _post(
+        self, exchange: Exchange, number: int, message: bytes, head: bytes, headers: Mapping[str, str] = _NO_HEADERS
+    ) -> Outcome:
+        """`head` is known before the request, `headers` are its own; the credential's are read anew each time."""
+        if self._credential.headers:
+            headers = {**self._credential.headers, **headers}
         try:
-            response = await self._origin.send(self._post_head, {**self._credential.headers, **headers}, message)
+            response = await self._origin.send(head, headers, message)
             try:
                 return await self._answered(response, exchange, number)
             finally:
@@ -209,17 +220,31 @@ class Stateless(_Http):
     ) -> None:
         super().__init__(spec, origin, listener, max_bytes, credential)
         self._doubted = False
+        self._heads: dict[tuple[str, bytes], bytes] = {}
 
     @property
     def usable(self) -> bool:
         return not self._closed and not self._doubted
 
+    def _head(self, exchange: Exchange) -> bytes:
+        """The head of a request, made once for each thing that is asked for again and again."""
+        named = bytes(exchange.params.get(NAMED.get(exchange.method, ""), b""))
+        head = self._heads.get((exchange.method, named))
+        if head is None:
+            head = self._post_head + lines_of(envelope.routing_headers(exchange))
+            if len(self._heads) >= _HEADS_MAX:
+                self._heads.clear()
+            if len(named) <= _HEAD_NAME_MAX_BYTES:
+                self._heads[exchange.method, named] = head
+        return head
+
     async def request(self, exchange: Exchange) -> Outcome:
         number = next(self._numbers)
         message = envelope.message(exchange, number, modern=True)
+        head = self._head(exchange)
         try:
-            async with asyncio.timeout_at(exchange.deadline):
-                outcome = await self._post(exchange, number, message, envelope.routing_headers(exchange))
+            with self._origin.deadlines.at(exchange.deadline):
+                outcome = await self._post(exchange, number, message, head, exchange.param_headers)
         except TimeoutError:  # leaving the request closes its connection, which is the cancellation
             return Failure(Fault.TIMEOUT, "answer", f"{self._spec.name} did not answer {exchange.method} in time")
         # A server may well lack subscriptions, in whatever words.
@@ -278,7 +303,7 @@ class Sessions(_Http):
         self._open.append(exchange)
         exchange.is_over = False
         try:
-            outcome = await self._post(exchange, number, message, self._era_headers())
+            outcome = await self._post(exchange, number, message, self._post_head, self._era_headers())
         except (TimeoutError, asyncio.CancelledError):
             if exchange.method != "initialize":
                 params = jsonrpc.encode({"requestId": number, "reason": "cancelled by the caller"})

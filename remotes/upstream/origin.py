@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 from remotes.config.addresses import Reach
+from remotes.upstream.deadlines import Deadlines
 from remotes.upstream.http1 import Connection, Response, Unreachable
 from remotes.upstream.inflating import ACCEPTED
 
@@ -93,6 +94,7 @@ class Origin:
         self._reach = reach
         self._watch = watch
         self._loop = asyncio.get_running_loop()
+        self.deadlines = Deadlines(self._loop)
         self._connections: set[Connection] = set()
         self._idle: deque[Connection] = deque()  # the most recently used last
         self._sweep: asyncio.TimerHandle | None = None
@@ -121,6 +123,7 @@ class Origin:
     def close(self) -> None:
         """End all connections, with what is under way on them."""
         self._is_closed = True
+        self.deadlines.close()
         if self._sweep is not None:
             self._sweep.cancel()
         for connection in tuple(self._connections):
@@ -241,6 +244,8 @@ class Origin:
 
 def lines_of(headers: Mapping[str, str]) -> bytes:
     """Header lines; raises ValueError for what is not one line each, which who makes headers has to see to."""
+    if not headers:
+        return b""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or not _SENDABLE.fullmatch(lines.replace("\r\n", "")):
         raise ValueError("a header that cannot be sent")

@@ -227,7 +227,8 @@ def _ready_document(reader: int) -> dict[str, Any]:
         if not part:
             break
         line += part
-    document: dict[str, Any] = json.loads(line) if line.strip() else {}
+    first = line.partition(b"\n")[0]  # what follows are the worker's heartbeats
+    document: dict[str, Any] = json.loads(first) if first.strip() else {}
     return document
 
 

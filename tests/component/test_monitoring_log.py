@@ -29,7 +29,7 @@ def test_no_line_is_lost_or_torn_when_three_processes_rotate_the_same_files(tmp_
     script = """
 log.start("worker", folder, max_bytes=64_000, files=100)
 for number in range(3000):
-    log.access({"who": sys.argv[2], "number": number})
+    log.access({"who": sys.argv[2], "number": number}, request="r", ms=1.5)
     if number % 100 == 0:
         time.sleep(0.01)  # many small batches, so that the processes meet at the file
 log.stop()
@@ -50,15 +50,15 @@ def settle():
     while log.state().waiting: time.sleep(0.01)
     time.sleep(0.3)
 log.start("gateway", folder, max_bytes=1_000_000, files=5)
-log.access({"number": 0}); settle()
+log.access({"number": 0}, request="r", ms=1.5); settle()
 resource.setrlimit(resource.RLIMIT_FSIZE, (250, resource.RLIM_INFINITY))
 for number in range(1, 6):
-    log.access({"number": number})
+    log.access({"number": number}, request="r", ms=1.5)
 settle()
 logging.getLogger("a").info("lost too"); settle()
 full = log.state()
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-log.access({"number": 6}); settle()
+log.access({"number": 6}, request="r", ms=1.5); settle()
 after = log.state(); log.stop()
 print(full.dropped, full.stopped, after.dropped, after.stopped)
 """
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_made_stops_no_process(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     script = """
 log.start("gateway", folder, max_bytes=1_000_000, files=5)
-log.access({"number": 0})
+log.access({"number": 0}, request="r", ms=1.5)
 log.stop()
 print("served")
 """
@@ -91,7 +91,7 @@ print("served")
 def test_others_may_rotate_or_keep_the_lines(tmp_path: Path, target: str) -> None:
     script = """
 log.start("gateway", folder, max_bytes=1_000, files=5, target=sys.argv[2])
-for number in range(30): log.access({"number": number})
+for number in range(30): log.access({"number": number}, request="r", ms=1.5)
 log.stop()
 """
     out, _ = run(script, tmp_path, target).communicate(timeout=60)
@@ -102,9 +102,9 @@ log.stop()
 def test_nobody_waits_for_a_reader_that_does_not_read_not_even_the_end_of_the_process(tmp_path: Path) -> None:
     script = """
 log.start("gateway", folder, max_bytes=1_000, files=5, target="stdout")
-for number in range(30_000): log.access({"number": number, "padding": "x" * 100})
+for number in range(30_000): log.access({"number": number, "padding": "x" * 100}, request="r", ms=1.5)
 time.sleep(0.5)
-log.access({})
+log.access({}, request="r", ms=1.5)
 print(log.state().dropped > 0, file=sys.stderr)
 log.stop()
 """

@@ -27,7 +27,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_an_access_line_carries_its_fields_after_the_names_that_are_ours(started: Path) -> None:
-    log.access({"tool": "demo__echo", "ms": 1.5, "level": "forged"})
+    log.access({"tool": "demo__echo", "level": "forged"}, request="r", ms=1.5)
     log.stop()
     (line,) = lines(started / "combined.log")
     assert list(line)[:6] == ["time", "level", "logger", "message", "process", "pid"]
@@ -51,7 +51,7 @@ def test_errors_are_in_both_files_and_the_rest_in_one(started: Path) -> None:
     "evil", ['a\n{"level":"ERROR"}', "a\r\x1b[2J", "\u202egnp.exe", "\u2028x", "\ud83d", "\x7f\x9b1m"]
 )
 def test_a_stranger_can_neither_forge_a_line_nor_steer_a_terminal(started: Path, evil: str) -> None:
-    log.access({"tool": evil})
+    log.access({"tool": evil}, request="r", ms=1.5)
     logging.getLogger("a").warning("called %s", evil)
     log.stop()
     raw = (started / "combined.log").read_bytes()
@@ -62,7 +62,11 @@ def test_a_stranger_can_neither_forge_a_line_nor_steer_a_terminal(started: Path,
 
 def test_the_formatter_masks_secrets_wherever_they_stand(started: Path) -> None:
     key = "mcp_0a1B2c3D4e_" + "x9Y" * 16 + "z"
-    log.access({"tool": f"t {key}", "headers": {"Authorization": "hush"}, "url": Url("https://me:hush@host/")})
+    log.access(
+        {"tool": f"t {key}", "headers": {"Authorization": "hush"}, "url": Url("https://me:hush@host/")},
+        request="r",
+        ms=1.5,
+    )
     try:
         raise ValueError(f"key {key}")
     except ValueError:
@@ -90,10 +94,10 @@ class Broken:
 def test_what_cannot_be_written_down_costs_its_own_line_only(started: Path) -> None:
     circle: dict[str, Any] = {}
     circle["self"] = circle
-    log.access({"odd": Broken()})
-    log.access(circle)
+    log.access({"odd": Broken()}, request="r", ms=1.5)
+    log.access(circle, request="r", ms=1.5)
     logging.getLogger("a").info("one %s %s", *["argument"])
-    log.access({"tool": "next"})
+    log.access({"tool": "next"}, request="r", ms=1.5)
     log.stop()
     found = lines(started / "combined.log")
     assert [line.get("tool") or line["message"] for line in found] == [
@@ -105,7 +109,7 @@ def test_what_cannot_be_written_down_costs_its_own_line_only(started: Path) -> N
 
 
 def test_a_line_is_bounded_whatever_is_quoted_in_it(started: Path) -> None:
-    log.access({"tool": "x" * 1_000_000})
+    log.access({"tool": "x" * 1_000_000}, request="r", ms=1.5)
     logging.getLogger("a").info("y" * 1_000_000)
     log.stop()
     assert all(len(line) < 3 * log.TEXT_MAX_CHARS for line in (started / "combined.log").read_text().splitlines())
@@ -116,7 +120,7 @@ def test_files_rotate_at_their_size_and_no_more_than_five_are_kept(tmp_path: Pat
     before = logging.getLogger().handlers[:]
     log.start("gateway", tmp_path, max_bytes=4000, files=5)
     for number in range(200):
-        log.access({"number": number})
+        log.access({"number": number}, request="r", ms=1.5)
     log.stop()
     logging.getLogger().handlers[:] = before
     names = sorted(path.name for path in tmp_path.glob("*.log"))
@@ -133,7 +137,7 @@ def test_files_rotate_at_their_size_and_no_more_than_five_are_kept(tmp_path: Pat
 def test_a_full_queue_drops_counts_and_says_so(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "QUEUE_MAX_LINES", 3)
     for number in range(10):
-        log.access({"number": number})
+        log.access({"number": number}, request="r", ms=1.5)
     assert log.state().dropped == 7
     log.stop()
     assert [line.get("dropped", line.get("number")) for line in lines(started / "combined.log")] == [7, 0, 1, 2]
@@ -141,7 +145,7 @@ def test_a_full_queue_drops_counts_and_says_so(started: Path, monkeypatch: pytes
 
 def test_stop_is_harmless_without_start_and_access_goes_nowhere() -> None:
     log.stop()
-    log.access({"tool": "x"})
+    log.access({"tool": "x"}, request="r", ms=1.5)
     assert log.state() == log.State()
 
 
@@ -172,7 +176,7 @@ def test_djangos_configuration_is_stderr_alone() -> None:
 
 def test_a_level_above_info_keeps_access_lines_out(started: Path) -> None:
     log.start("gateway", started, max_bytes=1_000_000, files=5, level="WARNING")
-    log.access({"tool": "x"})
+    log.access({"tool": "x"}, request="r", ms=1.5)
     logging.getLogger("a").info("news")
     logging.getLogger("a").warning("look")
     log.stop()

@@ -100,11 +100,6 @@ def test_a_method_that_names_nothing_has_no_name_header(method):
     }
 
 
-def test_mirrored_arguments_join_the_routing_headers():
-    headers = envelope.routing_headers(exchange(param_headers={"mcp-param-region": "eu"}))
-    assert headers["mcp-param-region"] == "eu"
-
-
 def heard(method: str, raw: bytes | None, **changed) -> list[tuple[str, bytes | None]]:
     told: list[tuple[str, bytes | None]] = []
     envelope.hand_on(exchange(notify=lambda *one: told.append(one), **changed), method, raw)

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from gateway.endpoint.http import EVENT_STREAM, Answer, Header, Receive, Send, respond
-from gateway.endpoint.young import Young
+from gateway.endpoint.young import TICK_S, Young
 from gateway.outbox import Outbox
 from gateway.resumption import Trail
 from gateway.serving import ClientGone
@@ -148,7 +148,8 @@ class Reply:
         """Notice a client that leaves; break a long silence."""
         leaving = asyncio.ensure_future(self._leave())
         try:
-            done, _ = await asyncio.wait([leaving], timeout=self._heartbeat_s)
+            # Silence counts from the request's first moment, which is two ticks ago at the most.
+            done, _ = await asyncio.wait([leaving], timeout=max(0.0, self._heartbeat_s - 2 * TICK_S))
             if not done and self._may_stream:
                 self._stream()
             await leaving

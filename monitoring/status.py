@@ -144,12 +144,18 @@ def _no_connections(limits: Limits) -> Document:
 
 
 def _remotes(said: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Mapping[str, Any]]:
+    """Each remote as the worker sees it that fares worst with it; its process as the one worker knows it that runs it."""
     worst: dict[str, Mapping[str, Any]] = {}
+    processes: dict[str, Any] = {}
     for remotes in said:
         for name, facts in remotes.items():
             if name not in worst or _badness(facts) > _badness(worst[name]):
                 worst[name] = facts
-    return worst
+            if facts.get("process"):
+                processes[name] = facts["process"]
+    return {
+        name: {**facts, "process": processes[name]} if name in processes else facts for name, facts in worst.items()
+    }
 
 
 def _badness(facts: Mapping[str, Any]) -> int:

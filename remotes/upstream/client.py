@@ -152,12 +152,17 @@ class Upstream:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.shield(self._connecting)
         except TimeoutError:
-            failure = Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is still connecting")
-            raise Failed(failure) from None
+            raise Failed(self._still_connecting()) from None
         except asyncio.CancelledError:
             if self._connect_was_cancelled():
                 raise Failed(self._gone()) from None
             raise
+
+    def _still_connecting(self) -> Failure:
+        """With what was last wrong: where each try takes longer than its callers wait, nobody would ever hear of it."""
+        last = self.last_failure
+        detail = "" if last is None else last.detail if last.phase == "connect" else last.told
+        return Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is still connecting", detail=detail)
 
     def _connect_was_cancelled(self) -> bool:
         """Whether the connect was cancelled by us, and not by somebody the caller who waits for it."""

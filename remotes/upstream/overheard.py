@@ -14,6 +14,8 @@ from mcpserver.protocol import results
 log = logging.getLogger("mcp.upstream")
 
 LINES_PER_S = 20
+# Lines of stdout that are no messages say little more than that they are there.
+NOISE_PER_S = 2
 _LINE_MAX = 500
 # Of a line: masked before it is cut, or the cut would hide half a secret from the mask.
 _KEPT_BYTES = 4096
@@ -30,7 +32,7 @@ class Overheard:
         self._name = name
         secrets = {value for key, value in env.items() if _SECRET_NAME.search(key) and len(value) >= _SECRET_MIN}
         self._secrets = sorted(secrets, key=len, reverse=True)
-        self._window, self._logged, self._dropped = float("-inf"), 0, 0
+        self._window, self._logged, self._noisy, self._dropped = float("-inf"), 0, 0, 0
         self._rest = b""
 
     def chunk(self, raw: bytes, now: float) -> None:
@@ -53,7 +55,12 @@ class Overheard:
 
     def noise(self, line: bytes, why: str, now: float) -> None:
         """A line of stdout that is no message."""
-        self.say(logging.WARNING, f"wrote to stdout what is no message ({why}): {self.safe(line)[:200]}", now)
+        self._turn(now)
+        if self._noisy < NOISE_PER_S:
+            self._noisy += 1
+            self.say(logging.WARNING, f"wrote to stdout what is no message ({why}): {self.safe(line)[:200]}", now)
+        else:
+            self._dropped += 1
 
     def say(self, level: int, text: str, now: float) -> None:
         """A line about what the process wrote; beyond so many a second they are counted instead."""
@@ -78,7 +85,7 @@ class Overheard:
     def _turn(self, now: float) -> None:
         if now - self._window >= 1:
             self._flush()
-            self._window, self._logged = now, 0
+            self._window, self._logged, self._noisy = now, 0, 0
 
     def _flush(self) -> None:
         if self._dropped:

@@ -31,11 +31,15 @@ log = logging.getLogger("mcp.upstream")
 INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 _READ_BYTES = 256 * 1024
 _EXIT_GRACE_S = 2.0
+# One that never said a word has nothing to finish, and somebody waits for the next try.
+_SPEECHLESS_GRACE_S = 0.3
 _LAST_WORDS_S = 0.2
-# After so many lines the loop is everybody's again. What answers nobody is read at this rate at most; a long line counts as many.
+# After so many lines the loop is everybody's again. What answers nobody is read at this rate at most; a long line counts as many,
+# and what is no message at all as five.
 _LINES_AT_A_TIME = 64
 _BABBLE_PER_S = 10_000
 _BABBLE_BYTES = 4096
+_NOISE_COST = 4
 _STDERR_BYTES_PER_S = 32 * 1024 * 1024
 # A line that is over the cap is passed over; one that never ends is no accident.
 _ENDLESS = 16
@@ -107,15 +111,16 @@ class StdioWire:
     async def close(self) -> None:
         """End of input first, as the specification asks; then TERM, then KILL, to the whole group and whoever left it."""
         self._closing = True
+        grace_s = _EXIT_GRACE_S if self._was_heard else min(_SPEECHLESS_GRACE_S, _EXIT_GRACE_S)
         family: list[psutil.Process] = []
         try:
             if not self._reaped.done():
                 family = await asyncio.to_thread(descendants, self._process.pid)
             if self._process.stdin is not None:
                 self._process.stdin.close()
-            if not await self._gone_within(_EXIT_GRACE_S):
+            if not await self._gone_within(grace_s):
                 self._signal_group(signal.SIGTERM)
-                await self._gone_within(_EXIT_GRACE_S)
+                await self._gone_within(grace_s)
         finally:  # What a wrapper left behind; everything, where the time for manners was cancelled.
             self._bury(family)
             await self._gone_within(_EXIT_GRACE_S)
@@ -199,6 +204,7 @@ class StdioWire:
 
     def _noise(self, line: bytes, why: str, now: float) -> None:
         self._record.noise += 1
+        self._babble.spend(_NOISE_COST, now)
         self._overheard.noise(line, why, now)
 
     async def _ended(self, channel: Duplex) -> None:

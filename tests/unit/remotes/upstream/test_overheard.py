@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from remotes.upstream.overheard import LINES_PER_S, Overheard
+from remotes.upstream.overheard import LINES_PER_S, NOISE_PER_S, Overheard
 
 
 @pytest.fixture
@@ -30,6 +30,15 @@ def test_so_many_lines_a_second_and_the_others_are_counted(said):
     heard.chunk(b"later\n", 2.0)
     assert said()[LINES_PER_S:] == [f"shop: {1500 - LINES_PER_S} more lines were dropped", "shop: later"]
     assert heard.last_words == "later"
+
+
+def test_of_noise_on_stdout_less_is_said(said):
+    heard = Overheard("shop", {})
+    for _ in range(100):
+        heard.noise(b"garbage", "not JSON", 1.0)
+    heard.end(1.0)
+    assert len(said()) == NOISE_PER_S + 1
+    assert said()[-1] == f"shop: {100 - NOISE_PER_S} more lines were dropped"
 
 
 def test_no_line_is_long_and_no_escape_is_raw(said):

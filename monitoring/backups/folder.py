@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mcpserver.lib import files
 from mcpserver.lib.errors import Exit, GatewayError
@@ -82,6 +83,16 @@ def kept(folder: Path) -> list[Kept]:
         if at is not None:
             found.append(Kept(folder / entry.name, _kind(match[3]), at, entry.stat(follow_symlinks=False).st_size))
     return sorted(found, key=lambda one: (one.at, one.path.name), reverse=True)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """For a status: how many there are, and the newest of them."""
+    found = kept(folder)
+    newest = found[0] if found else None
+    if newest is None:
+        return {"count": 0, "newest": None, "newest_at": None, "newest_daily_at": None}
+    daily = next((one.at for one in found if one.kind == "daily"), None)
+    return {"count": len(found), "newest": newest.path.name, "newest_at": newest.at, "newest_daily_at": daily}
 
 
 def superfluous(found: list[Kept], keep: int) -> list[Kept]:

@@ -5,6 +5,7 @@ does not. The order is that of `SECTIONS`: what can be repeated first, the confi
 """
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -21,8 +22,10 @@ from keys import saved
 from keys.saved import SavedKey
 from mcpserver.lib.errors import GatewayError
 from mcpserver.lib.limits import Limits
+from remotes import saved_pins
 from remotes.config.load import digest
 from remotes.config.snapshot import Snapshot
+from remotes.saved_pins import SavedPin
 
 # What the environment says besides limits. Told and compared; never brought back: the environment is the operator's.
 _SETTINGS = ("MCP_WORKERS", "ALLOWED_HOSTS", "MCP_ALLOWED_ORIGINS", "MCP_TRUSTED_PROXIES", "LOG_LEVEL")
@@ -75,6 +78,30 @@ class _Keys:
 
 def _prepare_keys(document: Any, bench: Bench) -> Prepared:
     return _Keys(saved.read(document), bench)
+
+
+# Tool pins.
+
+
+@dataclass(frozen=True, slots=True)
+class _Pins:
+    pins: list[SavedPin]
+    bench: Bench
+
+    def plan(self) -> dict[str, Any]:
+        return _counted(saved_pins.lacking(self.pins))
+
+    def restore(self) -> dict[str, Any]:
+        return _counted(saved_pins.restore(self.pins, actor=self.bench.actor))
+
+
+def _prepare_pins(document: Any, bench: Bench) -> Prepared:
+    return _Pins(saved_pins.read(document), bench)
+
+
+def _counted(pins: list[SavedPin]) -> dict[str, Any]:
+    """By remote: there may be thousands."""
+    return {"pinned": dict(Counter(pin.remote for pin in pins))}
 
 
 # The configuration.
@@ -197,5 +224,6 @@ def _prepare_settings(document: Any, _: Bench) -> Prepared:
 SECTIONS: Mapping[str, Section] = {
     "settings": Section(_dump_settings, _prepare_settings, is_only_told=True),
     "keys": Section(lambda _: list(keys.selectors.exported()), _prepare_keys),
+    "pins": Section(lambda _: saved_pins.exported(), _prepare_pins),
     "config": Section(_dump_config, _prepare_config),
 }

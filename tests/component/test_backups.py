@@ -13,9 +13,11 @@ from mcpserver.lib.errors import GatewayError
 from monitoring import tasks
 from monitoring.backups import document, folder, saving
 from monitoring.management.commands import mcpbackup, mcprestore
-from remotes import selectors, services
+from remotes import pins, selectors, services
 from remotes.config import files, following
 from remotes.config.load import digest
+from remotes.models import ToolPin
+from remotes.pinning import Pin, Sighting
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -85,7 +87,7 @@ class TestMaking:
         made = keys_services.generate(name="main", actor="test", changes={"rate": 5})
         code, told = run("mcpbackup create --note why")
         held = json.loads((backups / folder.LATEST).read_text())
-        assert (code, told["contents"], held["note"]) == (0, ["settings", "keys", "config"], "why")
+        assert (code, told["contents"], held["note"]) == (0, ["settings", "keys", "pins", "config"], "why")
         assert held["sections"]["config"]["text"] == ONE
         assert held["sections"]["keys"][0] | {"hash": ""} == {
             "id": made["id"],
@@ -180,7 +182,7 @@ class TestRestoring:
     def test_the_configuration_comes_back_and_the_state_of_before_is_kept(self, run, config, backups):
         apply(TWO, config)
         code, told = run("mcprestore latest")
-        assert (code, told["restored"], told["checksum_ok"]) == (0, ["keys", "config"], True)
+        assert (code, told["restored"], told["checksum_ok"]) == (0, ["keys", "pins", "config"], True)
         assert told["changes"]["config"]["remotes"] == {"added": ["a"], "removed": ["b"], "changed": []}
         assert (selectors.head_number(), head_text(), config.read_text()) == (3, ONE, ONE)
         assert kinds(backups) == ["change", "restore"]
@@ -233,6 +235,25 @@ class TestRestoring:
         assert [one["revoked"] for one in told["changes"]["keys"]["added"]] == [False, True]
         assert key_words() == [("main", "active"), ("leaked", "revoked")]
 
+    @pytest.mark.edge(20)
+    def test_tools_that_were_approved_are_not_trusted_anew_after_the_database_was_lost(self, run, config):
+        def seen(digest):
+            pins.observe("a", "warn", Sighting({"tool": digest}, {"tool": b"{}"}))
+            return selectors.tool_pins()["a"]["tool"]
+
+        then, now = "0" * 64, "f" * 64
+        seen(then)
+        run("mcpbackup create")
+        ToolPin.objects.all().delete()
+        assert seen(now) == Pin(now, now)  # met for the first time, it seems
+        news = selectors.newest_tool_event()
+        assert run("mcprestore latest")[1]["changes"]["pins"] == {"pinned": {"a": 1}}
+        assert selectors.tool_pins()["a"]["tool"] == Pin(then, now)
+        assert selectors.newest_tool_event() > news
+        pins.approve("a", None, actor="somebody")
+        assert run("mcprestore latest")[1]["changes"]["pins"] == {"pinned": {}}
+        assert selectors.tool_pins()["a"]["tool"] == Pin(now, now)
+
     @pytest.mark.parametrize(("only", "head", "words"), [("config", ONE, []), ("keys", TWO, [("main", "active")])])
     def test_only_what_was_asked_for(self, run, config, only, head, words):
         keys_services.generate(name="main", actor="test")
@@ -282,6 +303,8 @@ class TestRefusing:
             ({"keys": [{"id": "x"}]}, 1, "invalid_backup"),
             ({"keys": {}}, 1, "invalid_backup"),
             ({"settings": 7}, 1, "invalid_backup"),
+            ({"pins": {"a": {"t": ["short", "2026-11-22T12:00:00+00:00", "x"]}}}, 1, "invalid_backup"),
+            ({"pins": ["a"]}, 1, "invalid_backup"),
             ({"pins_of_the_future": {}}, 1, "newer_version"),
             ({}, 1, "invalid_backup"),
         ],

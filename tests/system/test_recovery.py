@@ -93,7 +93,7 @@ def test_config_corrupted(running: Gateway) -> None:
         lambda: running.command("mcpstatus")["config"]["pending_error"], bool, within_s=10, what="the damage is noticed"
     )
     told = said(running, "mcprestore ./backups/backup-latest.json")
-    assert (told["restored"], config.read_text()) == (["keys", "config"], good)
+    assert (told["restored"], config.read_text()) == (["keys", "pins", "config"], good)
     eventually(
         lambda: running.command("mcpstatus")["config"]["pending_error"],
         lambda pending: pending is None,
@@ -132,7 +132,7 @@ def test_a_server_that_will_not_start_is_looked_into_and_brought_back(running: G
     looked = shell(running, f'cat mcp-config.yaml | {sys.executable} -c "import yaml, sys; yaml.safe_load(sys.stdin)"')
     assert looked.returncode == 1
     assert shell(running, "cat logs/error.log | tail -50").returncode == 0
-    assert said(running, "mcprestore ./backups/backup-latest.json")["restored"] == ["keys", "config"]
+    assert said(running, "mcprestore ./backups/backup-latest.json")["restored"] == ["keys", "pins", "config"]
     started = shell(running, "LOG_LEVEL=debug mcpserver start --no-worker --detach")
     try:
         url = json.loads(started.stdout.splitlines()[0])["url"].removesuffix("/mcp")

@@ -13,6 +13,7 @@ from mcpserver.lib import control, usage
 from mcpserver.lib.command import Answer, JsonCommand
 from mcpserver.lib.errors import Exit, GatewayError
 from monitoring import facts, status
+from monitoring.backups import folder
 from remotes.config.snapshot import RemoteSpec
 
 # Each worker is asked in turn: a stalled one must not make a person wait.
@@ -31,7 +32,7 @@ class Command(JsonCommand):
     def run(self, *, check: bool = False, strict: bool = False) -> Answer:
         gathered = gather(Path(settings.MCP_RUN_DIR))
         word = status.word(gathered)
-        document = status.document(gathered)
+        document = status.document(gathered) | {"backups": folder.summary(settings.MCP_BACKUP_DIR)}
         if word == "stopped":
             return Answer(_not_running() | document, Exit.NOT_RUNNING)
         if (check or strict) and word not in (_WELL if strict else _WELL_ENOUGH):
@@ -40,9 +41,9 @@ class Command(JsonCommand):
         return Answer(document)
 
 
-def gather(folder: Path) -> status.Gathered:
+def gather(run: Path) -> status.Gathered:
     """Ask everybody once. Whoever does not answer is left out, and named when it should have."""
-    workers, silent = _ask_workers(folder)
+    workers, silent = _ask_workers(run)
     stored = _stored()
     live = status.merged(workers)
     if not live:  # What was written down of a remote that went is nobody's concern.
@@ -51,16 +52,16 @@ def gather(folder: Path) -> status.Gathered:
         facts=facts.assemble(live, stored, _process(workers)),
         workers=workers,
         silent=silent,
-        supervisor=_answer(folder / "supervisor.sock"),
+        supervisor=_answer(run / "supervisor.sock"),
         remotes=stored.remotes,
         beat_age_s=stored.beat_age_s,
     )
 
 
-def _ask_workers(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def _ask_workers(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
     answered: list[dict[str, Any]] = []
     silent: list[str] = []
-    for path in sorted(folder.glob("gateway-*.sock")):
+    for path in sorted(run.glob("gateway-*.sock")):
         try:
             answered.append(control.ask(path, {"op": "status"}, timeout_s=ASK_S))
         except GatewayError as error:

@@ -10,7 +10,7 @@ import itertools
 import msgspec
 
 from remotes.upstream import frames, questions
-from remotes.upstream.connection import Greeting, Listener
+from remotes.upstream.connection import LISTEN, Greeting, Listener
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.frames import (
     Answered,
@@ -148,9 +148,16 @@ class Guest:
             case Unavailable(failure):
                 self._end(failure)
             case Leaving(failure):
-                self._end(failure)
-                if not self._open:
-                    self._link.close()
+                self._left(failure)
+
+    def _left(self, failure: Failure) -> None:
+        """Calls run on; a stream of changes would for ever."""
+        self._end(failure)
+        for waiting in self._open.values():
+            if waiting.exchange.method == LISTEN and not waiting.answer.done():
+                waiting.answer.set_result(failure)
+        if not self._open:
+            self._link.close()
 
     def _heard(self, frame: Heard) -> None:
         match frame.what:

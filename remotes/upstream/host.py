@@ -66,7 +66,7 @@ class Host:
         self._connect_s = connect_s
         self._numbers = itertools.count(1)
         self._visitors: dict[Link, _Visitor] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], _Visitor] = {}
         self._holders: dict[bytes, set[Hashable]] = {}
         self._server: asyncio.AbstractServer | None = None
 
@@ -92,11 +92,15 @@ class Host:
     async def close(self) -> None:
         """Siblings close their links themselves, each after its last answer; those who do not in time are cut off."""
         self.leave()
-        if self._serving:
-            await asyncio.wait(self._serving, timeout=_GRACE_S)
-        for task in list(self._serving):
+        serving = dict(self._serving)
+        for task, visitor in serving.items():
+            if visitor.link not in self._visitors:  # it waits for a process that will not come
+                task.cancel()
+        if serving:
+            await asyncio.wait(serving, timeout=_GRACE_S)
+        for task in serving:
             task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.gather(*serving, return_exceptions=True)
 
     def heard(self, what: str, text: str = "", params: bytes = b"") -> None:
         """What the remote said outside any request, for every sibling."""
@@ -129,8 +133,8 @@ class Host:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         visitor = _Visitor(Link(reader, writer, max_bytes=self._max_bytes))
         task = asyncio.create_task(self._serve(visitor))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._serving[task] = visitor
+        task.add_done_callback(lambda done: self._serving.pop(done, None))
 
     async def _serve(self, visitor: _Visitor) -> None:
         try:

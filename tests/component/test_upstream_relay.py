@@ -41,7 +41,7 @@ def on_uvloop(test):
 
 
 def worker(remote: Remote, code: str = ECHO, **options) -> Upstream:
-    spec = remote.spec(code)
+    spec = remote.spec(code, era=options.pop("era", "2025-11-25"))
     berth = Berth(remote.journal.parent, spec.name, b"unit", max_bytes=1_000_000)
     return Upstream(spec, max_bytes=1_000_000, berth=berth, **options)
 
@@ -201,6 +201,38 @@ async def test_a_worker_that_leaves_finishes_what_it_has_and_the_next_call_start
         assert isinstance(await slow, Answer)
         await closing
         assert (len(remote.pids()), remote.count("tools/call")) == (2, 2)
+
+
+@on_uvloop
+async def test_closing_waits_for_no_sibling_that_still_waits_itself(remote):
+    owner, guest = (worker(remote, "time.sleep(60)") for _ in range(2))
+    waiting = [asyncio.create_task(call(one, seconds=6)) for one in (owner, guest)]
+    async with asyncio.timeout(3):
+        while not remote.pids() or owner._host is None or not owner._host._serving:
+            await asyncio.sleep(0.01)
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(guest.close(), owner.close())
+    assert asyncio.get_running_loop().time() - began < 4
+    assert {outcome.fault for outcome in await asyncio.gather(*waiting)} == {Fault.NOT_SENT}
+    await remote.until_dead()
+
+
+@on_uvloop
+async def test_a_stream_of_changes_holds_no_worker_that_leaves(remote):
+    code = """
+for line in sys.stdin:
+    message = json.loads(line)
+    note(message["method"])
+    if message["method"] == "server/discover":
+        result(message, {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": True}}})
+"""
+    everyone = [worker(remote, code, era="auto", watches=True) for _ in range(2)]
+    for one in everyone:
+        await one.connected(asyncio.get_running_loop().time() + 3)
+    await remote.until("subscriptions/listen", 2)
+    async with asyncio.timeout(3):
+        await everyone[0].close()
+    await everyone[1].close()
 
 
 @on_uvloop

@@ -43,13 +43,15 @@ class Verdict(StrEnum):
 class Served(msgspec.Struct, frozen=True, gc=False):
     """How a request was served: the JSON-RPC answer as bytes; `code` is the JSON-RPC error code in it, 0 for a result.
 
-    `retry_after_s`: when to ask again, where that is known; 0 otherwise.
+    `retry_after_s`: when to ask again, where that is known; 0 otherwise. Whoever
+    keeps the bytes keeps `held`, the memory that a large answer was given.
     """
 
     body: bytes
     verdict: Verdict = Verdict.OK
     code: int = 0
     retry_after_s: int = 0
+    held: object = None
 
 
 class Visit(msgspec.Struct):
@@ -126,7 +128,7 @@ def error(call: Call, refused: Refusal) -> Served:
         return refusal(call, codes.INVALID_PARAMS, said.message, {"uri": uri})
     if not call.modern and said.code in (codes.MISSING_CAPABILITY, codes.HEADER_MISMATCH, codes.UNSUPPORTED_VERSION):
         return refusal(call, codes.INVALID_PARAMS, said.message)
-    return Served(jsonrpc.raw_error(call.id, refused.error), Verdict.REFUSED, said.code)
+    return Served(jsonrpc.raw_error(call.id, refused.error), Verdict.REFUSED, said.code, held=refused.held)
 
 
 def worded(call: Call, words: str, excerpt: bytes = b"", retry_after_s: int = 0) -> Served:
@@ -193,7 +195,8 @@ def _result(call: Call, entry: Entry, answer: Answer) -> Served:
         failed = call.method == "tools/call" and b'"isError"' in raw and _is_error(raw)
     except jsonrpc.Malformed as malformed:  # the remote's fault, which must not read as the caller's
         return worded(call, f"{entry.remote} answered {call.method} with a malformed result: {malformed.message}", raw)
-    return Served(jsonrpc.result(call.id, raw), Verdict.TOOL_ERROR if failed else Verdict.OK)
+    verdict = Verdict.TOOL_ERROR if failed else Verdict.OK
+    return Served(jsonrpc.result(call.id, raw), verdict, held=answer.held)
 
 
 def _is_error(raw: bytes) -> bool:

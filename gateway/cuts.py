@@ -43,6 +43,7 @@ class Rests:
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
         self.bytes = 0
+        self.on_growth: Callable[[], None] = lambda: None
         self._kept: OrderedDict[str, Rest] = OrderedDict()
 
     def __len__(self) -> int:
@@ -61,7 +62,8 @@ class Rests:
             self._forget(next(iter(self._kept)))
         self._kept[uri] = rest
         self.bytes += size
-        return True
+        self.on_growth()
+        return uri in self._kept
 
     def find(self, uri: str, key_id: str) -> Rest | None:
         rest = self._kept.get(uri)

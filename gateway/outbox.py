@@ -14,7 +14,8 @@ _BYTES_MAX = 1024 * 1024
 class Outbox:
     def __init__(self) -> None:
         self.dropped = 0
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[bytes, object]] = deque()
+        self._sending: object = None
         self._bytes = 0
         self._wake = asyncio.Event()
         self._ended = False
@@ -38,9 +39,9 @@ class Outbox:
         self.put_answer(message)
         return True
 
-    def put_answer(self, message: bytes) -> None:
-        """Queue what must arrive."""
-        self._waiting.append(message)
+    def put_answer(self, message: bytes, held: object = None) -> None:
+        """Queue what must arrive; `held`, the memory that was taken for it, is kept until the next message is asked for."""
+        self._waiting.append((message, held))
         self._bytes += len(message)
         self._wake.set()
 
@@ -66,6 +67,7 @@ class Outbox:
 
     async def get(self, timeout_s: float) -> bytes | None:
         """The next message; b"" when none came in time; None at the end."""
+        self._sending = None
         if not self._waiting and not self._ended:
             self._wake.clear()
             try:
@@ -74,7 +76,7 @@ class Outbox:
             except TimeoutError:
                 return b""
         if self._waiting:
-            message = self._waiting.popleft()
+            message, self._sending = self._waiting.popleft()
             self._bytes -= len(message)
             return message
         return None if self._ended else b""

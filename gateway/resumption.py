@@ -175,7 +175,8 @@ class Trails:
         self._by_name: OrderedDict[str, Trail] = OrderedDict()
         self._expiring: OrderedDict[str, float] = OrderedDict()
         self._shares: dict[str, _Share] = {}
-        self._bytes = 0
+        self.bytes = 0
+        self.on_growth: Callable[[], None] = lambda: None
 
     def of_call(self, session_id: str, key_id: str, *, primed: bool) -> Trail:
         return self._open(_CALL, session_id, key_id, primed=primed)
@@ -217,16 +218,25 @@ class Trails:
     def grew(self, trail: Trail, by: int) -> None:
         """For `Trail`: so many bytes more are kept of it."""
         if trail.name in self._by_name:
-            self._bytes += by
+            self.bytes += by
             self._shares[trail.key_id].bytes += by
             self._shed(trail.key_id)
+            self.on_growth()
+
+    def give_way(self, need_bytes: int) -> None:
+        """Forget streams that have ended, the first before the others, until so many bytes are free; readers read on."""
+        enough = self.bytes - need_bytes
+        for name in list(self._expiring):
+            if self.bytes <= enough:
+                return
+            self.forget(self._by_name[name])
 
     def forget(self, trail: Trail) -> None:
         """Keep nothing of it."""
         if self._by_name.pop(trail.name, None) is None:
             return
         self._expiring.pop(trail.name, None)
-        self._bytes -= trail.bytes
+        self.bytes -= trail.bytes
         share = self._shares[trail.key_id]
         share.bytes -= trail.bytes
         del share.names[trail.name]
@@ -248,7 +258,7 @@ class Trails:
         while len(share.names) > 1 and (len(share.names) > _KEY_TRAILS_MAX or share.bytes > _KEY_MAX_BYTES):
             oldest = next((name for name in share.names if name in self._expiring), next(iter(share.names)))
             self.forget(self._by_name[oldest])
-        while len(self._by_name) > 1 and (self._bytes > _TOTAL_MAX_BYTES or len(self._by_name) > _TRAILS_MAX):
+        while len(self._by_name) > 1 and (self.bytes > _TOTAL_MAX_BYTES or len(self._by_name) > _TRAILS_MAX):
             self.forget(self._by_name[next(iter(self._expiring or self._by_name))])
 
 

@@ -14,6 +14,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
+import msgspec
 from msgspec import Raw
 
 from gateway import asking, state
@@ -112,7 +113,7 @@ class Rounds:
         raw = self._catalog.readdressed(visit.call.method, entry, outcome.result)
         if b'"taskId"' in raw:
             raw = self._tasks.exposed(raw, entry.remote, visit.principal.key_id, visit.subscriber)
-        return outcome if raw is outcome.result else Answer(raw, outcome.modern)
+        return outcome if raw is outcome.result else Answer(raw, outcome.modern, outcome.held)
 
     async def _awaited(self, upstream: Upstream, exchange: Exchange, entry: Entry, created: Answer) -> Outcome:
         """The result of a task that nobody but us knows to be one."""
@@ -129,7 +130,7 @@ class Rounds:
         if isinstance(outcome, Answer):
             result = jsonrpc.fields(outcome.result, "result")
             result.pop("_meta", None)  # it names the task
-            return Answer(jsonrpc.encode(result), outcome.modern)
+            return Answer(jsonrpc.encode(result), outcome.modern, outcome.held)
         return outcome
 
     def _give_up(self, upstream: Upstream, own_id: Raw) -> None:
@@ -366,8 +367,10 @@ def _readdressed(served: Served, parked: Parked, visit: Visit) -> Served:
     message = jsonrpc.decode(served.body)
     assert isinstance(message, jsonrpc.Response)
     if message.error is not None:
-        return Served(jsonrpc.raw_error(visit.call.id, message.error), served.verdict, served.code)
-    return Served(jsonrpc.result(visit.call.id, message.result or b"{}"), served.verdict, served.code)
+        body = jsonrpc.raw_error(visit.call.id, message.error)
+    else:
+        body = jsonrpc.result(visit.call.id, message.result or b"{}")
+    return msgspec.structs.replace(served, body=body)
 
 
 def _too_many(visit: Visit, base: Upstream) -> Served:

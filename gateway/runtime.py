@@ -41,12 +41,13 @@ from mcpserver.lib import log as logs
 from mcpserver.lib.clock import Clock
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
-from mcpserver.lib.limits import Limits, configured
+from mcpserver.lib.limits import MIB, Limits, configured
 from mcpserver.lib.usage import Usage
 from mcpserver.protocol import jsonrpc
 from remotes import selectors, services, status
 from remotes.config.snapshot import Snapshot
 from remotes.tokens import credentials
+from remotes.upstream.budget import Budget
 from remotes.upstream.client import Upstream
 from remotes.upstream.outcome import Failure
 from remotes.upstream.pool import Pool
@@ -83,8 +84,9 @@ class Runtime:
         self.sessions = Sessions(secret)
         self.recent = Recent(clock.monotonic)
         self.credentials = credentials.for_gateway(clock, self._credential_changed)
+        self.budget = Budget(limits.max_payload_memory_mb * MIB, read_max_bytes=limits.read_max_bytes)
         self.pool = Pool(
-            max_bytes=limits.read_max_bytes,
+            budget=self.budget,
             max_in_flight=limits.max_in_flight_per_remote,
             max_processes=limits.max_processes,
             berths=berths,
@@ -112,6 +114,8 @@ class Runtime:
         self.cuts = Cuts(limits.max_tool_response_size, Rests(clock.monotonic))
         self.pipeline = Pipeline(self.catalog, self.pool, rounds, tasks, self.subscriptions, self.rates, self.cuts)
         self.trails = Trails(clock.monotonic)
+        self.budget.keepers = [self.trails, self.cuts.rests]
+        self.trails.on_growth = self.cuts.rests.on_growth = self.budget.settle
         self.streams: dict[Outbox | Trail, tuple[str, Callable[[str], bytes | None]]] = {}
         self.draining = False
         self.shedding: tuple[str, ...] = ()
@@ -205,6 +209,13 @@ class Runtime:
                 "sha256": self.snapshot.sha256,
                 "pending_error": selectors.pending_error(),
             },
+            "payloads": {
+                "bytes": self.budget.bytes,
+                "kept_bytes": self.budget.kept_bytes,
+                "max_bytes": self.budget.max_bytes,
+                "waiting": self.budget.waiting,
+                "waited": self.budget.waited,
+            },
             "log": {"dropped": lines.dropped, "stopped": lines.stopped},
             "errors": {"rate": self.recent.errors_per_minute()},
             "latency": self.recent.percentiles_ms(),
@@ -250,6 +261,8 @@ class Runtime:
         self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
         self.slots.follow(self.limits)
         self.cuts.max_bytes = self.limits.max_tool_response_size
+        self.budget.max_bytes = self.limits.max_payload_memory_mb * MIB
+        self.budget.read_max_bytes = self.limits.read_max_bytes
         self.leases.follow(self.limits)
         self.circuits.follow(snapshot, self.limits)
         self.pool.places.most = self.limits.max_processes

@@ -23,6 +23,7 @@ from remotes.config.snapshot import RemoteSpec
 from remotes.diagnosis import Phase, diagnose, overrun
 from remotes.journey import Journey
 from remotes.status import Status
+from remotes.upstream.budget import Budget
 from remotes.upstream.connect import connect
 from remotes.upstream.connection import Connection
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
@@ -244,7 +245,7 @@ class _Attempt:
             self._origin,
             _Deaf(),
             era="",
-            max_bytes=self._max_bytes,
+            budget=Budget(2 * self._max_bytes, read_max_bytes=self._max_bytes),
             credential=self._credential,
             record=self.journey.record,
         )

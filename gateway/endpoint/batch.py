@@ -92,7 +92,10 @@ async def _requests(
     )
     waiting: list[bytes] = []
 
-    def take(body: bytes) -> None:
+    held: list[object] = []
+
+    def take(body: bytes, memory: object = None) -> None:
+        held.append(memory)
         if not reply.answer_early(body):
             waiting.append(body)
 
@@ -136,13 +139,14 @@ async def _one(
     session: Session,
     headers: inbound.Headers,
     reply: Reply,
-    take: Callable[[bytes], None],
+    take: Callable[[bytes, object], None],
     call: Call,
 ) -> None:
     try:
         served = await serve_posted(runtime, principal, session, call, reply, headers)
         body = served.body if isinstance(served, Served) else no_slot(served, call.id).body
+        held = served.held if isinstance(served, Served) else None
     except Exception:
         log.exception("serving %s failed", call.method)
-        body = internal_error(call).body
-    take(body)
+        body, held = internal_error(call).body, None
+    take(body, held)

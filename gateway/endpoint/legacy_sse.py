@@ -176,7 +176,8 @@ class LegacySse:
                 session_id=relay.id,
                 subscriber=session.subscriber,
             )
-            relay.outbox.put_answer(sse.encode(_body(call, served)))
+            held = served.held if isinstance(served, Served) else None
+            relay.outbox.put_answer(sse.encode(_body(call, served)), held)
         except Exception:
             log.exception("serving %s failed", call.method)
             why = "the gateway failed; its log says more"

@@ -29,6 +29,8 @@ class Limits:
     answer_wait_s: float = 600
     # Answers: cut or refused above the first, never read beyond twice that.
     max_tool_response_size: int = 10 * MIB
+    # All large answers of one worker together, from the first byte read to the last one handed over.
+    max_payload_memory_mb: int = 128
     # The process.
     shutdown_grace_s: float = 30
     max_open_files: int = 1024

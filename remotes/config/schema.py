@@ -172,6 +172,7 @@ class GatewaySection(Section):
     max_in_flight_per_remote: Annotated[int | None, Field(ge=1, description="The same, to one remote.")] = None
     max_processes: Annotated[int | None, Field(ge=1, description="Processes of stdio remotes that run at once.")] = None
     max_tool_response_size: Annotated[int | None, Field(ge=1024, description="Bytes of one answer.")] = None
+    max_payload_memory_mb: Annotated[int | None, Field(ge=1, description="Large answers together, per worker.")] = None
     connection_timeout_s: Annotated[float | None, Field(ge=60, le=86400, description="Lifetime of a stream.")] = None
     heartbeat_s: Annotated[Seconds | None, Field(description="Between two comments on an idle stream.")] = None
     stale_s: Annotated[Seconds | None, Field(description="Without a sign of life, a stream is closed.")] = None

@@ -15,6 +15,7 @@ from mcpserver.lib.limits import Limits
 from mcpserver.protocol.versions import NEWEST_HANDSHAKE
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.berth import Berth
+from remotes.upstream.budget import Budget
 from remotes.upstream.connect import connect
 from remotes.upstream.connection import Connection, Greeting
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
@@ -41,7 +42,7 @@ class Upstream:
         self,
         spec: RemoteSpec,
         *,
-        max_bytes: int,
+        budget: Budget,
         max_in_flight: int = Limits().max_in_flight_per_remote,
         era: str = "",
         capabilities: bytes = b"{}",
@@ -68,7 +69,7 @@ class Upstream:
         self.on_completed: Told = lambda elicitation_id: None
         self.on_task: Callable[[bytes], None] = lambda params: None
         self.watch = Watch(self)
-        self._max_bytes = max_bytes
+        self._budget = budget
         self._max_in_flight = max_in_flight
         self.era = era
         self.expected: Greeting | None = None
@@ -322,7 +323,7 @@ class Upstream:
             self._origin,
             self,
             era=self.era,
-            max_bytes=self._max_bytes,
+            budget=self._budget,
             capabilities=self.capabilities,
             credential=self._credential,
             record=self.record,
@@ -355,7 +356,7 @@ class Upstream:
             self._host = Host(
                 self.spec.name,
                 self,
-                max_bytes=self._max_bytes,
+                max_bytes=self._budget.read_max_bytes,
                 max_in_flight=self._max_in_flight,
                 connect_s=connect_s,
             )

@@ -14,6 +14,7 @@ from mcpserver.protocol import codes, jsonrpc
 from mcpserver.protocol.versions import HANDSHAKE, MODERN, NEWEST_HANDSHAKE
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream import http as streamable
+from remotes.upstream.budget import Budget
 from remotes.upstream.connection import Connection, Greeting, Listener, discovered, greeting
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.duplex import Duplex
@@ -35,7 +36,7 @@ class Attempt(msgspec.Struct, frozen=True):
     origin: Origin | None
     listener: Listener
     deadline: float
-    max_bytes: int
+    budget: Budget
     capabilities: Raw
     credential: Credential
     record: Record
@@ -47,7 +48,7 @@ async def connect(
     listener: Listener,
     *,
     era: str,
-    max_bytes: int,
+    budget: Budget,
     capabilities: bytes = b"{}",
     credential: Credential = NO_CREDENTIAL,
     record: Record | None = None,
@@ -59,7 +60,7 @@ async def connect(
     """
     deadline = asyncio.get_running_loop().time() + spec.connect_timeout_s
     record = Record(Places(2)) if record is None else record
-    attempt = Attempt(spec, origin, listener, deadline, max_bytes, Raw(capabilities), credential, record)
+    attempt = Attempt(spec, origin, listener, deadline, budget, Raw(capabilities), credential, record)
     known = spec.era if spec.era != "auto" else era
     if spec.transport == "stdio":
         return await _stdio(attempt, known)
@@ -72,7 +73,7 @@ async def _http(attempt: Attempt, known: str) -> Connection:
         return await _event_stream(attempt)
     assert origin is not None, "a remote with an address needs its origin"
     if known in ("", MODERN):
-        stateless = streamable.Stateless(spec, origin, attempt.listener, attempt.max_bytes, attempt.credential)
+        stateless = streamable.Stateless(spec, origin, attempt.listener, attempt.budget, attempt.credential)
         verdict = await _discover(stateless, attempt.deadline)
         if isinstance(verdict, Greeting):
             stateless.greeting = verdict
@@ -81,7 +82,7 @@ async def _http(attempt: Attempt, known: str) -> Connection:
             raise Failed(_not_modern(spec, verdict))
         if verdict is not None and _decides_nothing(verdict):
             raise Failed(verdict)
-    sessions = streamable.Sessions(spec, origin, attempt.listener, attempt.max_bytes, attempt.credential)
+    sessions = streamable.Sessions(spec, origin, attempt.listener, attempt.budget, attempt.credential)
     try:
         sessions.greeting = await _initialize(sessions, attempt, "http")
     except Failed as failed:
@@ -101,7 +102,7 @@ async def _event_stream(attempt: Attempt) -> Connection:
         attempt.listener,
         attempt.credential,
         deadline=attempt.deadline,
-        event_max_bytes=attempt.max_bytes,
+        budget=attempt.budget,
     )
     return await _greeted(channel, attempt, "sse")
 
@@ -115,7 +116,7 @@ async def _stdio(attempt: Attempt, known: str) -> Connection:
 
 
 async def _process(attempt: Attempt) -> Duplex:
-    return await open_stdio(attempt.spec, attempt.listener, line_max_bytes=attempt.max_bytes, record=attempt.record)
+    return await open_stdio(attempt.spec, attempt.listener, budget=attempt.budget, record=attempt.record)
 
 
 async def _stdio_asked_first(attempt: Attempt, known: str) -> Connection | None:

@@ -122,16 +122,16 @@ class _Error(msgspec.Struct):
     message: str
 
 
-def as_outcome(name: str, response: jsonrpc.Response, *, modern: bool, status: int = 0) -> Outcome:
+def as_outcome(name: str, response: jsonrpc.Response, *, modern: bool, status: int = 0, held: object = None) -> Outcome:
     """What a response means; an `error` that is none would otherwise be relayed as if it were."""
     if response.error is None:
-        return Answer(response.result or b"{}", modern)
+        return Answer(response.result or b"{}", modern, held)
     try:
         msgspec.json.decode(response.error, type=_Error)
     except jsonrpc.UNREADABLE:
         why = f"{name} sent no valid answer: its error has no code and message"
         return Failure(Fault.INVALID, "answer", why, response.error[:4096], status)
-    return Refusal(response.error, status)
+    return Refusal(response.error, status, held)
 
 
 def greeting(transport: str, raw: bytes) -> Greeting:

@@ -15,8 +15,10 @@ import msgspec
 
 from mcpserver.protocol import jsonrpc
 from remotes.upstream import envelope, questions
+from remotes.upstream.budget import Held, crowded
 from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard, lower_level
 from remotes.upstream.envelope import Exchange
+from remotes.upstream.lines import ENDS_BYTES, Oversized
 from remotes.upstream.outcome import Failed, Failure, Fault, Outcome
 
 log = logging.getLogger("mcp.upstream")
@@ -39,6 +41,7 @@ class Wire(Protocol):
 class _Open(msgspec.Struct):
     exchange: Exchange
     answer: asyncio.Future[jsonrpc.Response]
+    held: Held | None = None
 
 
 class Duplex:
@@ -47,6 +50,8 @@ class Duplex:
     def __init__(self, name: str, wire: Wire, listener: Listener) -> None:
         self.greeting = Greeting("", "", {})
         self.strays = 0
+        self.starved: Failure | None = None
+        """Why nothing is read at the moment, if it is for want of memory."""
         self._name = name
         self._wire = wire
         self._listener = listener
@@ -72,7 +77,9 @@ class Duplex:
                     await self._lower_log_level(exchange)
                 return await self._ask(exchange)
         except TimeoutError:
-            return Failure(Fault.TIMEOUT, "answer", f"{self._name} did not answer {exchange.method} in time")
+            return self.starved or Failure(
+                Fault.TIMEOUT, "answer", f"{self._name} did not answer {exchange.method} in time"
+            )
         except Failed as failed:
             return failed.failure
 
@@ -98,12 +105,22 @@ class Duplex:
         if tell:
             self._listener.lost(failure)
 
-    def received(self, raw: bytes) -> bool:
+    async def afford(self, held: Held, size: int) -> None:
+        """For the wire: wait for the memory of a message of which so much was read. Nothing else is read meanwhile."""
+        if held.covers(size):
+            return
+        self.starved = crowded(self._name)
+        try:
+            await held.grow(size)
+        finally:
+            self.starved = None
+
+    def received(self, raw: bytes, held: Held | None = None) -> bool:
         """One message from the remote; whether it is an answer somebody waits for. Raises jsonrpc.Malformed for what is none."""
         message = jsonrpc.decode(raw)
         match message:
             case jsonrpc.Response():
-                return self._answered(message)
+                return self._answered(message, held)
             case jsonrpc.Request():
                 self._asked(message)
             case jsonrpc.Notification():
@@ -119,6 +136,18 @@ class Duplex:
             return False
         waiting.answer.set_exception(Failed(failure))
         return True
+
+    def unreadable(self, raw: bytes, malformed: jsonrpc.Malformed, *, is_meant: bool) -> bool:
+        """What came is no message. The call whose answer it was fails, and no other; False where nobody can say whose it was.
+
+        `is_meant`: it was sent as a message, so that it can only be the answer to the one call that is open.
+        """
+        known = malformed.id if malformed.id is not None and malformed.id.isdigit() and len(malformed.id) < 20 else None
+        number = int(known) if known else Oversized(raw[:ENDS_BYTES], raw[-ENDS_BYTES:]).number
+        if number is None and not is_meant:
+            return False
+        why = f"{self._name} sent no valid answer: {malformed.message}"
+        return self.failed(number, Failure(Fault.INVALID, "answer", why, raw[:4096]))
 
     async def _ask(self, exchange: Exchange) -> Outcome:
         if self._ended is not None:
@@ -142,7 +171,7 @@ class Duplex:
             if exchange.questions:
                 await questions.withdraw(exchange)
             exchange.is_over = True
-        return as_outcome(self._name, response, modern=self.greeting.modern)
+        return as_outcome(self._name, response, modern=self.greeting.modern, held=waiting.held)
 
     def _cancelled(self, number: int, method: str) -> None:
         """Tell the remote that nobody waits any more; `initialize` must never be cancelled (lifecycle)."""
@@ -150,7 +179,7 @@ class Duplex:
             params = jsonrpc.encode({"requestId": number, "reason": "cancelled by the caller"})
             self._tell(jsonrpc.notification("notifications/cancelled", params))
 
-    def _answered(self, response: jsonrpc.Response) -> bool:
+    def _answered(self, response: jsonrpc.Response, held: Held | None) -> bool:
         ours = response.id is not None and len(response.id) < 20 and response.id.isdigit()
         waiting = self._open.get(int(response.id or 0)) if ours else None
         if waiting is None or waiting.answer.done():
@@ -159,6 +188,7 @@ class Duplex:
                 self._departed.answered(int(response.id or 0))
             log.debug("%s answered a request that is not open: %r", self._name, response.id)
             return False
+        waiting.held = held and held.taken
         waiting.answer.set_result(response)
         return True
 

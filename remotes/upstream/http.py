@@ -18,6 +18,7 @@ from mcpserver.protocol import codes, jsonrpc, sse
 from mcpserver.protocol.versions import NAMED
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream import envelope, questions
+from remotes.upstream.budget import FREE_BYTES, Budget, Held
 from remotes.upstream.connection import ACKNOWLEDGED, LISTEN, Greeting, Listener, as_outcome, heard, lower_level
 from remotes.upstream.credential import Credential
 from remotes.upstream.envelope import Exchange
@@ -75,13 +76,13 @@ class _Http:
     """One POST and its answer."""
 
     def __init__(
-        self, spec: RemoteSpec, origin: Origin, listener: Listener, max_bytes: int, credential: Credential
+        self, spec: RemoteSpec, origin: Origin, listener: Listener, budget: Budget, credential: Credential
     ) -> None:
         self.greeting = Greeting("http", "", {})
         self._spec = spec
         self._origin = origin
         self._listener = listener
-        self._max_bytes = max_bytes
+        self._budget = budget
         self._credential = credential
         self._numbers = itertools.count(1)
         self._closed = False
@@ -131,11 +132,26 @@ class _Http:
         if response.status >= 300:
             return await self._refused(response, number)
         if response.media_type != _EVENT_STREAM:
-            return self._read(await response.read(self._max_bytes), number)
+            raw = await response.take()
+            if response.is_taken:
+                return self._read(raw, number, None)
+            held = self._budget.held(self._spec.name)
+            return self._read(await self._rest(response, raw, held, exchange.deadline), number, held)
         place = _Place()
         outcome = await self._streamed(response, exchange, number, place)
         response.close()
         return outcome or await self._continued(exchange, number, place)
+
+    async def _rest(self, response: Response, first: bytes, held: Held, deadline: float) -> bytes:
+        """An answer that comes in several pieces, as fast as there is memory for it; raises Failed."""
+        parts = bytearray(first)
+        while piece := await response.take():
+            parts += piece
+            if len(parts) > self._budget.read_max_bytes:
+                raise Failed(self._too_large())
+            if not held.covers(len(parts)):
+                await held.grow(len(parts), deadline)
+        return bytes(parts)
 
     def _noticed(self, response: Response) -> None:
         """A place to learn from the answer's headers."""
@@ -154,38 +170,45 @@ class _Http:
         return unexpected_status(self._spec.name, response, raw)
 
     def _too_large(self) -> Failure:
-        return Failure(Fault.TOO_LARGE, "answer", f"{self._spec.name} sent more than {self._max_bytes} bytes")
+        return Failure(
+            Fault.TOO_LARGE, "answer", f"{self._spec.name} sent more than {self._budget.read_max_bytes} bytes"
+        )
 
-    def _read(self, raw: bytes, number: int) -> Outcome:
+    def _read(self, raw: bytes, number: int, held: Held | None) -> Outcome:
         try:
             message = jsonrpc.decode(raw)
         except jsonrpc.Malformed as error:
             return self._invalid(error.message, raw)
-        return self._matched(message, number, raw)
+        return self._matched(message, number, raw, held)
 
-    def _matched(self, message: jsonrpc.Message, number: int, raw: bytes) -> Outcome:
+    def _matched(self, message: jsonrpc.Message, number: int, raw: bytes, held: Held | None) -> Outcome:
         if not isinstance(message, jsonrpc.Response):
             return self._invalid("a request where an answer was due", raw)
         if message.id != b"%d" % number and not (message.id is None and message.error is not None):
             return self._invalid("the answer to another request", b"")
-        return as_outcome(self._spec.name, message, modern=self.greeting.modern)
+        return as_outcome(self._spec.name, message, modern=self.greeting.modern, held=held and held.taken)
 
     def _invalid(self, why: str, raw: bytes) -> Failure:
         return Failure(Fault.INVALID, "answer", f"{self._spec.name} sent no valid answer: {why}", raw[:4096])
 
     async def _streamed(self, response: Response, exchange: Exchange, number: int, place: "_Place") -> Outcome | None:
         """Follow the request's own stream to its answer; None when it ends before, at a place where it can be taken up."""
-        splitter = sse.Splitter(self._max_bytes)
+        splitter = sse.Splitter(self._budget.read_max_bytes)
+        held = self._budget.held(self._spec.name)
         try:
             while piece := await response.take():
                 for event in splitter.feed(piece):
                     place.reached(event)
-                    if event.name != "message" or not event.data:
+                    if event.name != "message" or event.is_blank:
                         continue
                     message = jsonrpc.decode(event.data)
                     if isinstance(message, jsonrpc.Response):
-                        return self._matched(message, number, event.data)
+                        return self._matched(message, number, event.data, held)
                     self._told(message, exchange)
+                if splitter.pending > FREE_BYTES:
+                    await held.grow(splitter.pending, exchange.deadline)
+                else:
+                    held.shrink()
         except HttpError:
             if place.id is None:
                 raise
@@ -216,9 +239,9 @@ class Stateless(_Http):
     """Revision 2026-07-28."""
 
     def __init__(
-        self, spec: RemoteSpec, origin: Origin, listener: Listener, max_bytes: int, credential: Credential
+        self, spec: RemoteSpec, origin: Origin, listener: Listener, budget: Budget, credential: Credential
     ) -> None:
-        super().__init__(spec, origin, listener, max_bytes, credential)
+        super().__init__(spec, origin, listener, budget, credential)
         self._doubted = False
         self._heads: dict[tuple[str, bytes], bytes] = {}
 
@@ -259,9 +282,9 @@ class Sessions(_Http):
     """Revisions 2025-03-26, 2025-06-18 and 2025-11-25."""
 
     def __init__(
-        self, spec: RemoteSpec, origin: Origin, listener: Listener, max_bytes: int, credential: Credential
+        self, spec: RemoteSpec, origin: Origin, listener: Listener, budget: Budget, credential: Credential
     ) -> None:
-        super().__init__(spec, origin, listener, max_bytes, credential)
+        super().__init__(spec, origin, listener, budget, credential)
         self._session: str | None = None
         self._open: list[Exchange] = []
         self._lost = False
@@ -345,6 +368,12 @@ class Sessions(_Http):
         finally:
             response.close()
 
+    def _told_nobody(self, raw: bytes) -> None:
+        try:
+            self._told(jsonrpc.decode(raw), _NOBODY)
+        except jsonrpc.Malformed as error:  # the next one may well be none
+            log.info("%s sent what is no message: %s", self._spec.name, error.message)
+
     def _without_session(self) -> Failure:
         return Failure(Fault.HTTP_STATUS, "session", f"{self._spec.name} has forgotten the session", status=404)
 
@@ -412,12 +441,12 @@ class Sessions(_Http):
                     if response.status != 200 or response.media_type != _EVENT_STREAM:
                         return
                     wait, was_open = _REOPEN_FIRST_S, True
-                    splitter = sse.Splitter(self._max_bytes)
+                    splitter = sse.Splitter(self._budget.read_max_bytes)
                     while piece := await response.take():
                         for event in splitter.feed(piece):
-                            if event.data:
-                                self._told(jsonrpc.decode(event.data), _NOBODY)
-            except (HttpError, jsonrpc.Malformed, sse.TooLong) as error:
+                            if not event.is_blank:
+                                self._told_nobody(event.data)
+            except (HttpError, sse.TooLong) as error:
                 log.debug("the GET stream of %s ended: %s", self._spec.name, type(error).__name__)
             await asyncio.sleep(wait)
             wait = min(2 * wait, _REOPEN_MAX_S)

@@ -104,6 +104,11 @@ class Response:
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether nothing more of the body will come."""
+        return self.is_complete and not self._held and self._inflating is None
+
     async def read(self, most: int) -> bytes:
         """The whole body; raises TooLarge as soon as it is more than `most` bytes."""
         whole = await self.take()

@@ -37,6 +37,11 @@ class Lines:
         self._scanned = 0
         self._head = b""
 
+    @property
+    def pending(self) -> int:
+        """Bytes in memory of the line that has not ended yet."""
+        return len(self._buffer)
+
     def feed(self, chunk: bytes) -> list[bytes | Oversized]:
         found: list[bytes | Oversized] = []
         self._buffer += chunk

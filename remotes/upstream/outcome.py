@@ -19,14 +19,19 @@ class Fault(StrEnum):
     HTTP_STATUS = "http_status"  # an HTTP error that is not one of MCP's
     UNAUTHORIZED = "unauthorized"
     BUSY = "busy"
+    CROWDED = "crowded"  # we had no memory for the answer in time; the remote may well have done its work
     DEGRADED = "degraded"  # it is left alone for a while: its circuit is open, nothing was sent
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """The remote's `result`, byte for byte; `modern` says in which era it is written."""
+    """The remote's `result`, byte for byte; `modern` says in which era it is written.
+
+    Whoever keeps the bytes keeps `held`: the memory that they take is given back with it (`budget`).
+    """
 
     result: bytes
     modern: bool
+    held: object = None
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +39,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
     error: bytes
     status: int = 0
+    held: object = None
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 from mcpserver.lib.limits import Limits
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.upstream.berth import Berth
+from remotes.upstream.budget import Budget
 from remotes.upstream.client import Upstream
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.record import Places
@@ -30,7 +31,7 @@ class Pool:
     def __init__(
         self,
         *,
-        max_bytes: int,
+        budget: Budget,
         max_in_flight: int = Limits().max_in_flight_per_remote,
         max_processes: int = Limits().max_processes,
         credential: Callable[[RemoteSpec], Credential] = _nothing,
@@ -43,7 +44,7 @@ class Pool:
         """Told of each elicitation that was completed elsewhere, for the remote that said so."""
         self.on_task: Callable[[str, bytes], None] = lambda remote, params: None
         """Told of each task that changed, for the remote that said so."""
-        self._max_bytes = max_bytes
+        self._budget = budget
         self._max_in_flight = max_in_flight
         self._credential = credential
         self.places = Places(max_processes)
@@ -160,7 +161,7 @@ class Pool:
     ) -> Upstream:
         new = Upstream(
             spec,
-            max_bytes=self._max_bytes,
+            budget=self._budget,
             max_in_flight=self._max_in_flight,
             era=era,
             capabilities=capabilities,
@@ -180,7 +181,7 @@ class Pool:
         if self._berths is None or spec.transport != "stdio":
             return None
         whole = repr((spec.digest, capabilities, unit)).encode()
-        return Berth(self._berths, spec.name, whole, max_bytes=self._max_bytes)
+        return Berth(self._berths, spec.name, whole, max_bytes=self._budget.read_max_bytes)
 
     def _changed(self, name: str, kind: str) -> None:
         shared = self._upstreams.get(name)

@@ -2,16 +2,24 @@
 
 import asyncio
 import contextlib
+import logging
 
-from mcpserver.protocol import jsonrpc, sse
+from mcpserver.protocol import codes, jsonrpc, sse
 from remotes.config.snapshot import RemoteSpec
+from remotes.upstream.budget import FREE_BYTES, Budget, Held
 from remotes.upstream.connection import Listener
 from remotes.upstream.credential import Credential
 from remotes.upstream.duplex import Duplex
 from remotes.upstream.faults import classified, read_excerpt, unexpected_status
 from remotes.upstream.http1 import HttpError, Response
+from remotes.upstream.lines import Oversized
 from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Failed, Failure, Fault
+
+log = logging.getLogger("mcp.upstream")
+
+# An event that is over the cap is passed over; one that never ends is no accident.
+_ENDLESS = 16
 
 
 async def open_sse(
@@ -21,14 +29,14 @@ async def open_sse(
     credential: Credential,
     *,
     deadline: float,
-    event_max_bytes: int,
+    budget: Budget,
 ) -> Duplex:
     """Open the stream and learn where to POST; the handshake is the caller's. Raises Failed."""
     wire = SseWire(spec, origin, credential)
     channel = Duplex(spec.name, wire, listener)
     try:
         async with asyncio.timeout_at(deadline):
-            await wire.start(channel, event_max_bytes)
+            await wire.start(channel, budget)
     except TimeoutError:
         await wire.close()
         raise Failed(Failure(Fault.TIMEOUT, "connect", f"{spec.name} did not open its event stream in time")) from None
@@ -47,7 +55,7 @@ class SseWire:
         self._pump: asyncio.Task[None] | None = None
         self._post_head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    async def start(self, channel: Duplex, event_max_bytes: int) -> None:
+    async def start(self, channel: Duplex, budget: Budget) -> None:
         name = self._spec.name
         try:
             head = self._origin.head("GET", {**self._spec.headers, "Accept": "text/event-stream"})
@@ -59,7 +67,7 @@ class SseWire:
         if self._stream.media_type != b"text/event-stream":
             excerpt = await read_excerpt(self._stream)
             raise Failed(Failure(Fault.INVALID, "handshake", f"{name} opened no event stream", excerpt))
-        self._pump = asyncio.create_task(self._read(channel, self._stream, event_max_bytes))
+        self._pump = asyncio.create_task(self._read(channel, self._stream, budget))
         await self._post_head
 
     async def send(self, message: bytes) -> None:
@@ -96,17 +104,23 @@ class SseWire:
         if self._stream is not None:
             self._stream.close()
 
-    async def _read(self, channel: Duplex, stream: Response, event_max_bytes: int) -> None:
+    async def _read(self, channel: Duplex, stream: Response, budget: Budget) -> None:
         failure = Failure(Fault.BROKEN, "answer", f"the event stream of {self._spec.name} ended")
         try:
-            splitter = sse.Splitter(event_max_bytes)
+            cap = budget.read_max_bytes
+            splitter, held = sse.Splitter(cap, passes_over=True), budget.held(self._spec.name)
             while piece := await stream.take():
                 for event in splitter.feed(piece):
-                    self._take(channel, event)
+                    self._take(channel, event, held, cap)
+                    held = budget.held(self._spec.name)  # the event took the memory with it
+                if splitter.passed_over > (_ENDLESS * cap if self._post_head.done() else 0):
+                    raise Failed(_too_large(self._spec.name, cap))
+                if splitter.passed_over:
+                    held.shrink()
+                elif splitter.pending > FREE_BYTES:
+                    await channel.afford(held, splitter.pending)
         except HttpError as error:
             failure = classified(self._spec.name, error, "answer")
-        except sse.TooLong as error:
-            failure = Failure(Fault.TOO_LARGE, "answer", f"{self._spec.name}: {error}")
         except Failed as failed:
             failure = failed.failure
         finally:
@@ -115,15 +129,23 @@ class SseWire:
                 self._post_head.set_exception(Failed(failure))
             channel.broke(failure)
 
-    def _take(self, channel: Duplex, event: sse.Event) -> None:
+    def _take(self, channel: Duplex, event: sse.Event, held: Held, cap: int) -> None:
         if event.name == "endpoint":
             self._learn(event.data.decode("utf-8", "replace"))
-        elif event.name == "message":
-            try:
-                channel.received(event.data)
-            except jsonrpc.Malformed as error:
-                failure = Failure(Fault.INVALID, "answer", f"{self._spec.name}: {error.message}", event.data[:4096])
-                raise Failed(failure) from None
+        elif event.name == sse.OVERSIZED:
+            ends = Oversized(event.data[: sse.ENDS_BYTES], event.data[-sse.ENDS_BYTES :])
+            channel.failed(ends.number, _too_large(self._spec.name, cap))
+        elif event.name == "message" and not event.is_blank:
+            self._received(channel, event.data, held)
+
+    def _received(self, channel: Duplex, raw: bytes, held: Held) -> None:
+        try:
+            channel.received(raw, held)
+        except jsonrpc.Malformed as error:
+            is_meant = error.code == codes.PARSE_ERROR and b'"method"' not in raw[: sse.ENDS_BYTES]
+            if not channel.unreadable(raw, error, is_meant=is_meant):
+                channel.strays += 1
+                log.info("%s sent what is no message: %s", self._spec.name, error.message)
 
     def _learn(self, endpoint: str) -> None:
         """The POST address must stay on the stream's origin, or a remote could send our credentials elsewhere."""
@@ -135,3 +157,7 @@ class SseWire:
         if not self._post_head.done():
             headers = {**self._spec.headers, "Content-Type": "application/json"}
             self._post_head.set_result(self._origin.head("POST", headers, target=address.target))
+
+
+def _too_large(name: str, cap: int) -> Failure:
+    return Failure(Fault.TOO_LARGE, "answer", f"{name} sent an event of more than {cap} bytes")

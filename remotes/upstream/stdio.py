@@ -15,11 +15,12 @@ import psutil
 
 from mcpserver.lib import tether
 from mcpserver.lib.processes import descendants, how_it_ended, send
-from mcpserver.protocol import jsonrpc, jsontext
+from mcpserver.protocol import codes, jsonrpc, jsontext
 from remotes.config.snapshot import RemoteSpec
+from remotes.upstream.budget import FREE_BYTES, Budget, Held
 from remotes.upstream.connection import Listener
 from remotes.upstream.duplex import Duplex
-from remotes.upstream.lines import Lines, Oversized
+from remotes.upstream.lines import ENDS_BYTES, Lines, Oversized
 from remotes.upstream.outcome import Failed, Failure, Fault
 from remotes.upstream.overheard import Overheard
 from remotes.upstream.record import Record
@@ -45,7 +46,7 @@ _STDERR_BYTES_PER_S = 32 * 1024 * 1024
 _ENDLESS = 16
 
 
-async def open_stdio(spec: RemoteSpec, listener: Listener, *, line_max_bytes: int, record: Record) -> Duplex:
+async def open_stdio(spec: RemoteSpec, listener: Listener, *, budget: Budget, record: Record) -> Duplex:
     """Start the process; the handshake is the caller's. Raises Failed when it cannot be started."""
     record.places.take(spec.name)
     try:
@@ -61,9 +62,9 @@ async def open_stdio(spec: RemoteSpec, listener: Listener, *, line_max_bytes: in
         why = f"cannot start {spec.name}"
         raise Failed(Failure(Fault.NOT_SENT, "spawn", why, detail=f"{spec.command!r}: {error}")) from None
     record.born(process.pid)
-    wire = StdioWire(spec, process, record)
+    wire = StdioWire(spec, process, record, budget)
     channel = Duplex(spec.name, wire, listener)
-    wire.start(channel, line_max_bytes)
+    wire.start(channel)
     return channel
 
 
@@ -73,10 +74,11 @@ def environment(spec: RemoteSpec) -> dict[str, str]:
 
 
 class StdioWire:
-    def __init__(self, spec: RemoteSpec, process: asyncio.subprocess.Process, record: Record) -> None:
+    def __init__(self, spec: RemoteSpec, process: asyncio.subprocess.Process, record: Record, budget: Budget) -> None:
         self._name = spec.name
         self._process = process
         self._record = record
+        self._budget = budget
         self._overheard = Overheard(spec.name, spec.env)
         self._babble = _Pace(_BABBLE_PER_S)
         self._turn = asyncio.Lock()
@@ -86,9 +88,9 @@ class StdioWire:
         self._is_buried = False
         self._reaped = asyncio.create_task(self._reap())
 
-    def start(self, channel: Duplex, line_max_bytes: int) -> None:
+    def start(self, channel: Duplex) -> None:
         self._pumps = [
-            asyncio.create_task(self._read(channel, line_max_bytes)),
+            asyncio.create_task(self._read(channel)),
             asyncio.create_task(self._drain_stderr()),
         ]
 
@@ -155,10 +157,10 @@ class StdioWire:
             self._signal_group(signal.SIGKILL)
             send(family, signal.SIGKILL)
 
-    async def _read(self, channel: Duplex, line_max_bytes: int) -> None:
+    async def _read(self, channel: Duplex) -> None:
         failure: Failure | None = None
         try:
-            failure = await self._messages(channel, line_max_bytes)
+            failure = await self._messages(channel)
         except Exception:  # a fault of ours must not leave callers waiting for a reader that is gone
             log.exception("reading the stdout of %s failed", self._name)
         if failure is None:
@@ -167,23 +169,36 @@ class StdioWire:
             channel.broke(failure)
             await self.close()
 
-    async def _messages(self, channel: Duplex, line_max_bytes: int) -> Failure | None:
+    async def _messages(self, channel: Duplex) -> Failure | None:
         """Until the end of its stdout; a Failure when the process has to go for what it writes."""
         assert self._process.stdout is not None
         loop = asyncio.get_running_loop()
+        line_max_bytes = self._budget.read_max_bytes
         lines = Lines(line_max_bytes)
+        held = self._budget.held(self._name)
         while chunk := await self._process.stdout.read(_READ_BYTES):
-            for count, line in enumerate(lines.feed(chunk), start=1):
-                self._take(channel, line, line_max_bytes)
-                if count % _LINES_AT_A_TIME == 0:
-                    await asyncio.sleep(0)
+            if found := lines.feed(chunk):
+                await self._take_all(channel, found, line_max_bytes, held)
+                found.clear()
+                held = self._budget.held(self._name)
+            if lines.passed_over:
+                held.shrink()
+            elif lines.pending > FREE_BYTES:
+                await channel.afford(held, lines.pending)
             if lines.passed_over > _ENDLESS * line_max_bytes:
                 return _too_large(self._name, line_max_bytes)
             if (pause_s := self._babble.pause_s(loop.time())) > 0:
                 await asyncio.sleep(pause_s)
         return None
 
-    def _take(self, channel: Duplex, line: bytes | Oversized, line_max_bytes: int) -> None:
+    async def _take_all(self, channel: Duplex, found: list[bytes | Oversized], line_max_bytes: int, held: Held) -> None:
+        """The first line takes the memory of what was read of it before; the others came whole."""
+        for count, line in enumerate(found, start=1):
+            self._take(channel, line, line_max_bytes, held if count == 1 else None)
+            if count % _LINES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+
+    def _take(self, channel: Duplex, line: bytes | Oversized, line_max_bytes: int, held: Held | None) -> None:
         now = asyncio.get_running_loop().time()
         if isinstance(line, Oversized):
             self._record.too_large += 1
@@ -194,10 +209,17 @@ class StdioWire:
         if not text:
             return
         try:
-            if channel.received(text):
+            if channel.received(text, held):
                 self._was_heard = True
                 return
         except jsonrpc.Malformed as error:
+            # A stray print is nobody's answer, and nor is one with an id that was never asked for.
+            is_broken = error.code == codes.PARSE_ERROR
+            is_meant = (
+                is_broken and text.startswith(b"{") and b'"jsonrpc"' in text and b'"method"' not in text[:ENDS_BYTES]
+            )
+            if channel.unreadable(text, error, is_meant=is_meant):
+                return
             self._noise(text, error.message, now)
         self._record.strays = channel.strays
         self._babble.spend(1 + len(text) // _BABBLE_BYTES, now)

@@ -21,6 +21,7 @@ from mcpserver.lib.errors import GatewayError
 from mcpserver.lib.limits import Limits
 from remotes import circuits as shared
 from remotes.config.snapshot import BreakerSpec, RemoteSpec, Snapshot
+from remotes.upstream.budget import Budget
 from remotes.upstream.client import Upstream
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Answer, Failure, Fault, Outcome
@@ -41,7 +42,7 @@ class Worker:
         limits = Limits(max_in_flight_per_remote=max_in_flight)
         self.circuits = Circuits(SystemClock(), database, self.looked_at.append)
         self.circuits.follow(Snapshot(1, "", {spec.name: spec}), limits)
-        self.upstream = Upstream(spec, max_bytes=1024 * 1024)
+        self.upstream = Upstream(spec, budget=Budget(8 * (1024 * 1024), read_max_bytes=1024 * 1024))
         self.spec = spec
         self.leases = Leases(limits)
         self._attempts = Attempts(self.circuits, self.leases, time.monotonic)

@@ -14,6 +14,7 @@ from gateway.listing import Entry, load
 from gateway.pins import KnownPins
 from mcpserver.protocol.inbound import Call
 from remotes.config.snapshot import RemoteSpec, Snapshot
+from remotes.upstream.budget import Budget
 from remotes.upstream.outcome import Answer, Failed, Fault, Refusal
 from remotes.upstream.pool import Pool
 from tests.component.upstreams import (
@@ -210,7 +211,7 @@ async def test_a_list_that_does_not_come_is_a_failure_within_the_list_timeout(an
 async def catalogue(*specs):
     """The real catalogue over real upstreams, and what it published."""
     published: list[set[str]] = []
-    pool = Pool(max_bytes=1024 * 1024)
+    pool = Pool(budget=Budget(8 * (1024 * 1024), read_max_bytes=1024 * 1024))
     catalog = Catalog(published.append, lambda kept: None, KnownPins())
     snapshot = Snapshot(1, "", {spec.name: spec for spec in specs})
     pool.follow(snapshot, {})
@@ -248,7 +249,7 @@ async def test_a_revision_is_shown_as_a_whole_and_what_hangs_joins_later(monkeyp
 
     async with served(modern()) as old, served(modern()) as new, served(late) as slow:
         specs = {name: dataclasses.replace(http(one), name=name) for name, one in (("old", old), ("new", new))}
-        pool = Pool(max_bytes=1024 * 1024)
+        pool = Pool(budget=Budget(8 * (1024 * 1024), read_max_bytes=1024 * 1024))
         catalog = Catalog(lambda kinds: None, lambda kept: None, KnownPins())
         seen: list[list[str]] = []
 

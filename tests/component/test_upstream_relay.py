@@ -13,6 +13,7 @@ import uvloop
 from msgspec import Raw
 
 from remotes.upstream.berth import Berth
+from remotes.upstream.budget import Budget
 from remotes.upstream.client import Upstream
 from remotes.upstream.host import Host
 from remotes.upstream.outcome import Answer, Fault
@@ -43,7 +44,7 @@ def on_uvloop(test):
 def worker(remote: Remote, code: str = ECHO, **options) -> Upstream:
     spec = remote.spec(code, era=options.pop("era", "2025-11-25"))
     berth = Berth(remote.journal.parent, spec.name, b"unit", max_bytes=1_000_000)
-    return Upstream(spec, max_bytes=1_000_000, berth=berth, **options)
+    return Upstream(spec, budget=Budget(8 * (1_000_000), read_max_bytes=1_000_000), berth=berth, **options)
 
 
 @contextlib.asynccontextmanager

@@ -20,6 +20,7 @@ from msgspec import Raw
 
 from mcpserver.lib import tether
 from remotes.upstream import stdio
+from remotes.upstream.budget import Budget
 from remotes.upstream.client import Upstream
 from remotes.upstream.duplex import Duplex
 from remotes.upstream.outcome import Answer, Fault, Refusal
@@ -344,7 +345,7 @@ async def test_secrets_that_its_entry_gives_it_do_not_reach_the_log(remote, capl
 async def test_no_more_processes_than_there_are_places(remote, hasty):
     places = Places(1)
     spec = remote.spec("serve(lambda message: result(message, {}))")
-    first, second = (Upstream(spec, max_bytes=1000, places=places) for _ in range(2))
+    first, second = (Upstream(spec, budget=Budget(8 * (1000), read_max_bytes=1000), places=places) for _ in range(2))
     try:
         assert isinstance(await call(first), Answer)
         refused = await call(second)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from remotes.config.snapshot import RemoteSpec
+from remotes.upstream.budget import Budget
 from remotes.upstream.client import Upstream
 from tests.component.upstreams import (
     CAP,
@@ -54,7 +55,7 @@ class Heard(list[str]):
 async def watching(spec: RemoteSpec) -> AsyncIterator[tuple[Upstream, Heard]]:
     """A connected remote that is listened to; closing it leaves no task behind."""
     before, heard = asyncio.all_tasks(), Heard()
-    one = Upstream(spec, max_bytes=CAP, watches=True)
+    one = Upstream(spec, budget=Budget(8 * (CAP), read_max_bytes=CAP), watches=True)
     one.on_change = one.on_updated = heard.note
     try:
         await one.connected(asyncio.get_running_loop().time() + 5)

@@ -11,6 +11,7 @@ from mcpserver.lib.clock import SystemClock
 from remotes.config.snapshot import AuthSpec, RemoteSpec
 from remotes.tokens.credential import Surroundings, TokenCredential
 from remotes.tokens.vault import Vault
+from remotes.upstream.budget import Budget
 from remotes.upstream.client import Upstream
 from tests.component.upstreams import CAP, Request, Script, Served, Wire, http, modern, served
 from tests.peers.authorization import Desk
@@ -48,7 +49,7 @@ def refreshing(desk: Desk, server: Served, **changed: Any) -> RemoteSpec:
 async def gateway(spec: RemoteSpec, surroundings: Surroundings | None = None) -> AsyncIterator[Upstream]:
     """What a worker has of one remote."""
     credential = TokenCredential(spec, surroundings or around())
-    one = Upstream(spec, max_bytes=CAP, max_in_flight=64, credential=credential)
+    one = Upstream(spec, budget=Budget(8 * (CAP), read_max_bytes=CAP), max_in_flight=64, credential=credential)
     try:
         yield one
     finally:

@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Raw
 
 from remotes.config.snapshot import RemoteSpec
+from remotes.upstream.budget import Budget
 from remotes.upstream.client import Upstream
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Outcome
@@ -371,7 +372,7 @@ def process(code: str, **changed: Any) -> RemoteSpec:
 async def upstream(spec: RemoteSpec, *, cap: int = CAP, era: str = "") -> AsyncIterator[Upstream]:
     """One remote, closed at the end; closing must leave no task and no file descriptor of ours behind."""
     tasks, files = asyncio.all_tasks(), descriptors()
-    one = Upstream(spec, max_bytes=cap, era=era)
+    one = Upstream(spec, budget=Budget(8 * (cap), read_max_bytes=cap), era=era)
     try:
         yield one
     finally:

@@ -23,6 +23,7 @@ from mcpserver.lib.clock import SystemClock  # noqa: E402
 from remotes.config.snapshot import AuthSpec, RemoteSpec  # noqa: E402
 from remotes.tokens import credentials  # noqa: E402
 from remotes.tokens.credential import TokenCredential  # noqa: E402
+from remotes.upstream.budget import Budget  # noqa: E402
 from remotes.upstream.client import Upstream  # noqa: E402
 from remotes.upstream.envelope import Exchange  # noqa: E402
 from remotes.upstream.outcome import Failure  # noqa: E402
@@ -34,7 +35,8 @@ async def main() -> None:
     held = credentials.for_gateway(SystemClock(), lambda name: None)
     credential = held.of(spec)
     assert isinstance(credential, TokenCredential)
-    upstream = Upstream(spec, max_bytes=settings.LIMITS.read_max_bytes, credential=credential)
+    most = settings.LIMITS.read_max_bytes
+    upstream = Upstream(spec, budget=Budget(8 * most, read_max_bytes=most), credential=credential)
     tending = asyncio.create_task(tend(held))
     print("ready", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):

@@ -13,6 +13,7 @@ from keys.principal import Principal
 from mcpserver.protocol.inbound import Call
 from mcpserver.protocol.jsonrpc import ErrorBody
 from remotes.config.snapshot import Snapshot
+from remotes.upstream.budget import Budget
 from remotes.upstream.pool import Pool
 
 QUESTION = b'{"mode":"url","elicitationId":"e1","url":"https://x","message":"m"}'
@@ -39,7 +40,7 @@ class Client:
 
 @pytest.fixture
 def pool() -> Pool:
-    return Pool(max_bytes=1)
+    return Pool(budget=Budget(8 * (1), read_max_bytes=1))
 
 
 DONE = {"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": "e1"}}

@@ -94,7 +94,7 @@ class TestReading:
         assert reader.ended
         assert trails.find("session", event_id(trail, 0)) == (trail, 0)
         assert not trail.has_more(0)
-        assert trails._bytes == 0
+        assert trails.bytes == 0
 
     async def test_only_the_newest_reader_reads_on(self, trails: Trails) -> None:
         trail = of_call(trails)
@@ -274,7 +274,7 @@ class TestBounds:
         trails.end_of("session 1")
         time.now += KEPT_S
         trails.sweep()
-        assert (trails._bytes, trails._by_name, trails._expiring, trails._shares) == (0, {}, {}, {})
+        assert (trails.bytes, trails._by_name, trails._expiring, trails._shares) == (0, {}, {}, {})
 
 
 async def test_a_reader_that_is_waiting_wakes_at_once(trails: Trails) -> None:

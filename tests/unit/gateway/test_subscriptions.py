@@ -8,6 +8,7 @@ import pytest
 
 from gateway.subscriptions import URIS_MAX, Subscriber, Subscriptions, TooMany
 from remotes.config.snapshot import RemoteSpec, Snapshot
+from remotes.upstream.budget import Budget
 from remotes.upstream.pool import Pool
 
 
@@ -29,7 +30,7 @@ class Gateway:
     """Subscriptions over a pool of remotes that nobody has connected to."""
 
     def __init__(self) -> None:
-        self.pool = Pool(max_bytes=1000)
+        self.pool = Pool(budget=Budget(8 * (1000), read_max_bytes=1000))
         self.configure("one", "two")
         self.subscriptions = Subscriptions(self.pool)
 

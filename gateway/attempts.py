@@ -36,10 +36,25 @@ class Attempts:
             return refusal
         if not self._leases.take(name) and (busy := await self._leases.wait(name, exchange.deadline)) is not None:
             return busy
+        tries: tuple[Breaker, ...] = ()
+        began = self._monotonic()
         try:
-            return await self._leased(upstream, exchange, entry, guard, tool)
+            if not guard.is_plain:
+                admitted = await self._circuits.admit(guard, tool)
+                if isinstance(admitted, Failure):
+                    return admitted
+                tries = admitted
+            outcome = await upstream.exchange(exchange)
+            if isinstance(outcome, Failure) and not tries:
+                outcome = await self._again(upstream, exchange, entry, guard, outcome)
+        except BaseException:
+            if tries:
+                self._circuits.release(guard, tries)
+            raise
         finally:
             self._leases.give_back(name)
+        self._circuits.record(guard, tool, outcome, began, tries)
+        return outcome
 
     async def greeting(self, upstream: Upstream, deadline: float) -> Greeting | None:
         """What a remote is, found out now if need be; None where it is left alone or does not say: a request will tell why."""
@@ -51,25 +66,6 @@ class Attempts:
     def may_go(self, upstream: Upstream) -> bool:
         """Whether the remote as a whole is well, as far as is known."""
         return self._circuits.guard(upstream.spec).circuit.is_closed
-
-    async def _leased(self, upstream: Upstream, exchange: Exchange, entry: Entry, guard: Guard, tool: str) -> Outcome:
-        tries: tuple[Breaker, ...] = ()
-        if not guard.is_plain:
-            admitted = await self._circuits.admit(guard, tool)
-            if isinstance(admitted, Failure):
-                return admitted
-            tries = admitted
-        began = self._monotonic()
-        try:
-            outcome = await upstream.exchange(exchange)
-            if isinstance(outcome, Failure) and not tries:
-                outcome = await self._again(upstream, exchange, entry, guard, outcome)
-        except BaseException:
-            if tries:
-                self._circuits.release(guard, tries)
-            raise
-        self._circuits.record(guard, tool, outcome, began, tries)
-        return outcome
 
     async def _again(
         self, upstream: Upstream, exchange: Exchange, entry: Entry, guard: Guard, failure: Failure

@@ -33,7 +33,7 @@ log = logging.getLogger("mcp.catalog")
 # From one try to the next, the time that a try takes included: one that comes back is known of well within 45 s.
 _RETRY_FIRST_S, _RETRY_MAX_S = 1.0, 30.0
 # New remotes are shown with the others if their first load takes no longer than this.
-FIRST_LOAD_PATIENCE_S = 3.0
+FIRST_LOAD_PATIENCE_S = 2.0
 # A remote that announces a change with every answer would otherwise be asked as fast as it answers.
 _LOADS_APART_S = 1.0
 
@@ -53,7 +53,12 @@ class Kept(msgspec.Struct):
 
     @property
     def status(self) -> Status:
-        return of(self.upstream.spec, reached=self.listing is not None, failure=self.failure)
+        return of(self.upstream.spec, reached=self.is_reached, failure=self.failure)
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether it answered some time, and was asked since it was last taken up."""
+        return self.tried and self.listing is not None
 
 
 Published = Callable[[set[str]], None]
@@ -147,11 +152,24 @@ class Catalog:
             self._publish()
         return self.joined
 
-    def forgive(self, name: str) -> None:
-        """Forget that a remote could not be reached; what it listed last stands."""
+    def leave(self, name: str) -> None:
+        """Ask a remote nothing and hold nothing against it, until `take_up`; what it listed last stands."""
         kept = self._kept.get(name)
-        if kept is not None:
-            kept.failure = None
+        if kept is not None and kept.keeper is not None:
+            kept.keeper.cancel()
+            kept.failure, kept.tried = None, False
+
+    def take_up(self, name: str) -> None:
+        """Keep it again, as if it had never failed."""
+        self.leave(name)
+        if (kept := self._kept.get(name)) is not None:
+            kept.keeper = asyncio.create_task(self._tend(kept), name=f"keeper of {name}")
+
+    async def tried(self, name: str) -> None:
+        """Wait until it is known how a remote is."""
+        while (kept := self._kept.get(name)) is not None and not kept.tried:
+            self._settled.clear()
+            await self._settled.wait()
 
     def look_at(self, name: str) -> None:
         """Have a remote's keeper load its lists now."""

@@ -232,12 +232,9 @@ class Runtime:
         kept = self.catalog.kept(name)
         listing = kept.listing if kept is not None else None
         failure = kept.failure if kept is not None else None
+        is_reached, is_degraded = kept is not None and kept.is_reached, not self.circuits.is_closed(name)
         return {
-            "status": str(
-                status.of(
-                    spec, reached=listing is not None, failure=failure, degraded=not self.circuits.is_closed(name)
-                )
-            ),
+            "status": str(status.of(spec, reached=is_reached, failure=failure, degraded=is_degraded)),
             "circuit": self.circuits.document(name),
             "transport": listing.greeting.transport if listing else spec.transport,
             "era": listing.greeting.revision if listing else None,
@@ -320,12 +317,15 @@ class Runtime:
     async def reset(self, name: str) -> None:
         """An operator says that a remote is mended: nothing is held against it, and it is connected to anew."""
         await self.circuits.reset(name)
-        self.catalog.forgive(name)
+        self.catalog.leave(name)
         facts = {"status": str(status.Status.UNKNOWN), "phase": "", "error": ""}
         with contextlib.suppress(GatewayError):  # the next contact overwrites it anyway
             await in_database(partial(services.record_health, name, **facts))
-        await self.pool.reconnect(name)
-        await self.catalog.refresh(name)
+        try:
+            await self.pool.reconnect(name)
+        finally:
+            self.catalog.take_up(name)
+        await self.catalog.tried(name)
 
     async def _follow(self, look: Callable[[Path], Snapshot | None]) -> None:
         async with self._following:  # What was read first is swapped in first.

@@ -102,6 +102,9 @@ def assemble(live: Live | None, stored: Stored, process: Process, *, clock: Cloc
         config=_config(said.get("config") or {}, stored.config),
         now=_stamp((clock or SystemClock()).now()),
         clock_synchronised=resources.clock_synchronised(),
+        tokens_unsaved=sum(
+            bool((one.get("auth") or {}).get("tokens_unsaved")) for one in (said.get("mcps") or {}).values()
+        ),
         log_lines_dropped=int((said.get("log") or {}).get("dropped", log.state().dropped)),
     )
 

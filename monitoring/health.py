@@ -68,6 +68,7 @@ class Facts:
     now: str = ""
     clock_synchronised: bool | None = None
     log_lines_dropped: int = 0
+    tokens_unsaved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,9 @@ def _ailments(facts: Facts) -> list[Warning]:
     ]
     if facts.config.pending:
         found.append(Warning("config_pending", "the configuration file has an edit that cannot be applied"))
+    if facts.tokens_unsaved:
+        why = f"renewed tokens of {facts.tokens_unsaved} remotes are in memory alone until they can be stored"
+        found.append(Warning("tokens_unsaved", why))
     if facts.disk.stopped_writes:
         found.append(Warning("stopped_writes", "the disk cannot be written: logs and audit lines are being dropped"))
     return found

@@ -18,7 +18,7 @@ EDGE_CASES = (
     EdgeCase(1, "Connection failures"),
     EdgeCase(2, "SSE connection drops", pending=True),
     EdgeCase(3, "Connection limits", pending=True),
-    EdgeCase(4, "Token expiry", pending=True),
+    EdgeCase(4, "Token expiry"),
     EdgeCase(5, "API key rotation"),
     EdgeCase(6, "Timing attacks on keys"),
     EdgeCase(7, "Hot reload during requests", pending=True),

@@ -23,7 +23,7 @@ from remotes.upstream.envelope import Ask, Exchange
 from remotes.upstream.guest import Guest
 from remotes.upstream.host import Host
 from remotes.upstream.origin import Origin
-from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
+from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal, untold
 from remotes.upstream.record import Places, Record
 from remotes.upstream.watch import Watch
 
@@ -110,6 +110,7 @@ class Upstream:
             if self._drained is not None and not self.in_flight and not self._drained.done():
                 self._drained.set_result(None)
         if isinstance(outcome, Failure):
+            outcome = untold(outcome, (*self.spec.headers.values(), *self._credential.headers.values()))
             self.last_failure = outcome
         return outcome
 

@@ -78,3 +78,17 @@ class Failed(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+# What is shorter than this is as likely a word of the answer as a secret.
+_SECRET_MIN = 8
+
+
+def untold(failure: Failure, sent: tuple[str, ...]) -> Failure:
+    """The failure without the credentials that were `sent` in headers: error pages quote what they got."""
+    excerpt = failure.excerpt
+    for value in sent:
+        for secret in (value, value.rpartition(" ")[2]):
+            if len(secret) >= _SECRET_MIN and excerpt:
+                excerpt = excerpt.replace(secret.encode("utf-8", "surrogateescape"), b"[redacted]")
+    return failure if excerpt is failure.excerpt else msgspec.structs.replace(failure, excerpt=excerpt)

@@ -6,7 +6,7 @@ import pytest
 
 from remotes.upstream.faults import classified, unexpected_status
 from remotes.upstream.http1 import Broken, NotHttp, Response, TooLarge, Unreachable
-from remotes.upstream.outcome import Fault
+from remotes.upstream.outcome import Failure, Fault, untold
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,12 @@ def test_a_401_is_about_our_credential_and_repeats_nothing_of_what_may_quote_it(
 
 def test_a_redirect_says_that_it_is_not_followed():
     assert "not followed" in unexpected_status("remote", response(308), b"").message
+
+
+def test_an_error_page_that_quotes_our_credential_is_quoted_without_it():
+    failure = Failure(
+        Fault.HTTP_STATUS, "http", "shop answered HTTP 500", b"GET /mcp Authorization: Bearer abcdef-123 X: short", 500
+    )
+    assert untold(failure, ("Bearer abcdef-123", "short")).excerpt == b"GET /mcp Authorization: [redacted] X: short"
+    assert untold(failure, ("Token abcdef-123",)).excerpt == b"GET /mcp Authorization: Bearer [redacted] X: short"
+    assert untold(failure, ()) is failure

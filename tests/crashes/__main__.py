@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROUNDS = 300
 # As long as an edit, a backup or a restore takes, and longer: the kill falls into any of them.
-LONGEST_S = 0.12
+LONGEST_S = 0.3
 
 
 def main(argv: list[str]) -> int:

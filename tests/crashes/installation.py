@@ -9,10 +9,12 @@ from django.conf import settings
 from keys import selectors as keys
 from monitoring.backups import folder, restoring
 from remotes import selectors, services
-from remotes.config import following
+from remotes.config import following, load
 
 _TEXT = "version: 1\nmcpServers:\n  r{number}: {{url: http://127.0.0.1:1/mcp}}  # {padding}\n"
 TEXTS = tuple(_TEXT.format(number=number, padding="x" * (number * 400)) for number in range(5))
+# Ends what an editor saved; the text before may be that of any revision.
+SAVED = "# saved "
 _next = itertools.count()
 
 
@@ -26,20 +28,27 @@ def another_text() -> str:
 
 def wrong(said: list[str]) -> list[str]:
     """What does not hold after a kill; `said`: what the killed process had done."""
-    return [*_configuration(), *_backups(), *_keys(said)]
+    return [*_configuration(said), *_backups(), *_keys(said)]
 
 
-def _configuration() -> list[str]:
-    """It parses, is one that was written, and starts: file and head are brought together as a start does."""
-    text = config().read_text()
-    if text not in TEXTS:
+def _configuration(said: list[str]) -> list[str]:
+    """It parses, is the old or the new, and starts: file and head are brought together as a start does."""
+    text, head = config().read_text(), selectors.head()
+    snapshot, problems = load.parse(text, {}, config().parent)
+    if snapshot is None or head is None:
+        return [f"the file cannot be read: {problems}"]
+    if text not in (head[2], selectors.revision_text(head[0] - 1)) and SAVED not in text:
         return [f"the file holds what nobody wrote: {text[:200]!r}"]
+    promised = max((int(line.split()[1]) for line in said if line.startswith("applied")), default=0)
+    if head[0] < promised:
+        return [f"revision {promised} was made, and {head[0]} is the last"]
     following.forget()
-    snapshot = services.bootstrap(config())
+    started = services.bootstrap(config())
     head = selectors.head()
     if head is None or head[2] != config().read_text():
         return ["file and head differ after a start"]
-    return [f"a start warns: {one.message}" for one in snapshot.warnings]
+    left = [f"left behind: {path.name}" for path in config().parent.glob(".mcp-config*.tmp")]
+    return left + [f"a start warns: {one.message}" for one in started.warnings]
 
 
 def _backups() -> list[str]:

@@ -6,9 +6,11 @@ Each line on its pipe is an operation that had ended: what it promises must hold
 import os
 import random
 from collections.abc import Callable
+from typing import Any
 
 from keys import services as keys
 from monitoring.backups import restoring, saving
+from remotes import selectors
 from remotes import services as remotes
 from tests.crashes import installation
 
@@ -16,7 +18,17 @@ from tests.crashes import installation
 def work(seed: int, pipe: int) -> None:
     """For ever."""
     chance = random.Random(seed)
-    steps: list[Callable[[], str]] = [_edit, _edit, _back_up, _restore, _rotate, _revoke]
+    steps: list[Callable[[], str]] = [
+        _edit,
+        _set,
+        _set,
+        _edit_by_hand,
+        _roll_back,
+        _back_up,
+        _restore,
+        _rotate,
+        _revoke,
+    ]
     while True:
         said = chance.choice(steps)()
         os.write(pipe, f"{said}\n".encode())
@@ -24,6 +36,31 @@ def work(seed: int, pipe: int) -> None:
 
 def _edit() -> str:
     number = remotes.apply(installation.another_text(), path=installation.config(), expected=None, actor="victim")
+    return f"applied {number}"
+
+
+def _set() -> str:
+    """An edit by command: spliced into what is there."""
+
+    def change(value: dict[str, Any]) -> None:
+        for entry in value["mcpServers"].values():
+            entry["timeout"] = entry.get("timeout", 0) % 3000 + 1
+
+    number = remotes.edit(change, path=installation.config(), expected=None, actor="victim").number
+    return f"applied {number}"
+
+
+def _edit_by_hand() -> str:
+    """An editor saves, and the gateway takes it."""
+    fresh = installation.config().with_name("saved")
+    fresh.write_text(installation.another_text() + installation.SAVED + os.urandom(8).hex() + "\n")
+    fresh.replace(installation.config())
+    return f"applied {remotes.take(installation.config(), actor='victim')}"
+
+
+def _roll_back() -> str:
+    before = max(1, selectors.head_number() - 1)
+    number = remotes.rollback(before, path=installation.config(), expected=None, actor="victim").number
     return f"applied {number}"
 
 

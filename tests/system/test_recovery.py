@@ -142,6 +142,7 @@ def test_a_server_that_will_not_start_is_looked_into_and_brought_back(running: G
 
 
 @pytest.mark.edge(20)
+@pytest.mark.edge(21)
 def test_killed_at_random_moments_it_is_the_old_or_the_new_and_starts() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.crashes", "--rounds", "20"],

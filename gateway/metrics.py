@@ -17,6 +17,7 @@ CALLS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 STREAMS = Gauge("mcp_open_streams", "Open event streams", multiprocess_mode="livesum")
+RELAYED = Counter("mcp_relayed_total", "Requests sent on to the worker that they belong to", ["to"])
 REFUSED = Counter("mcp_refused_total", "Requests refused before they were served", ["reason"])
 TOOL_CHANGES = Counter("mcp_tool_changes_total", "Tools that are not as they were approved", ["remote", "change"])
 TOOLS_WITHHELD = Gauge("mcp_tools_withheld", "Tools held back until approved", ["remote"], multiprocess_mode="livemax")

@@ -94,14 +94,16 @@ class Parked:
 
 
 class Parking:
-    def __init__(self, life_s: float) -> None:
+    def __init__(self, life_s: float, worker: str = "") -> None:
+        """`worker` begins the ids of calls that are parked here."""
         self.life_s = life_s
+        self.worker = worker
         self._parked: dict[str, Parked] = {}
         self._expiry: dict[str, asyncio.TimerHandle] = {}
 
     def open(self, key_id: str, first_id: bytes, work: Callable[[Parked], Coroutine[Any, Any, Served]]) -> Parked:
         """Start a call that may come to wait for a person; most never do, and are bounded like any other request."""
-        parked = Parked(secrets.token_urlsafe(12), key_id, first_id, self.life_s)
+        parked = Parked(f"{self.worker}.{secrets.token_urlsafe(12)}", key_id, first_id, self.life_s)
         parked.task = asyncio.create_task(work(parked))
         self._parked[parked.id] = parked
         return parked

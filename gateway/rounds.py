@@ -28,6 +28,7 @@ from gateway.parking import Parked, Parking
 from gateway.state import NotOurs, Sealer, State
 from gateway.tasks import TaskIds
 from mcpserver.protocol import codes, jsonrpc, results
+from mcpserver.protocol.inbound import Call
 from mcpserver.protocol.versions import ROUTED
 from remotes.upstream.client import Upstream
 from remotes.upstream.envelope import Ask, Exchange
@@ -248,6 +249,16 @@ class Rounds:
         if greeting is not None and not greeting.modern:
             return await self._parked(visit, entry, base, digest, began)
         return await self._relayed(visit, entry, base, found, began)
+
+    def keeper(self, message: jsonrpc.Request, key_id: str) -> str:
+        """The worker where the call is parked that a request goes on with; empty when it names none, or may not go on."""
+        try:
+            call = Call(message.id, message.method, jsonrpc.fields(message.params), {}, "")
+            text = jsonrpc.text(call.params.get("requestState")) or ""
+            found = self._sealer.unseal(text, key_id=key_id, digest=state.digest(call), now=self._wall_time())
+        except (jsonrpc.Malformed, NotOurs, KeyError, ValueError):
+            return ""
+        return found.parked.partition(".")[0]
 
     def _unsealed(self, visit: Visit, entry: Entry, text: str | None, digest: str) -> State:
         found = self._sealer.unseal(text or "", key_id=visit.principal.key_id, digest=digest, now=self._wall_time())

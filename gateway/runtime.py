@@ -23,6 +23,7 @@ from gateway.cuts import Cuts, Rests
 from gateway.elicitations import Elicitations
 from gateway.leases import Leases
 from gateway.metrics import Recent
+from gateway.neighbours import Neighbours
 from gateway.outbox import Outbox
 from gateway.parking import Parking
 from gateway.pins import KnownPins
@@ -72,6 +73,7 @@ class Runtime:
         secret: bytes,
         config: Path,
         environment: Mapping[str, str],
+        run_dir: Path,
         berths: Path | None = None,
     ) -> None:
         """`berths`: where several workers agree which of them runs a stdio remote's process; None: there is one worker."""
@@ -81,7 +83,8 @@ class Runtime:
         self.authenticator = Authenticator(clock)
         self.slots = Slots(limits)
         self.rates = Rates(clock.monotonic)
-        self.sessions = Sessions(secret)
+        self.neighbours = Neighbours(run_dir)
+        self.sessions = Sessions(secret, self.neighbours.own)
         self.recent = Recent(clock.monotonic)
         self.credentials = credentials.for_gateway(clock, self._credential_changed)
         self.budget = Budget(limits.max_payload_memory_mb * MIB, read_max_bytes=limits.read_max_bytes)
@@ -96,11 +99,11 @@ class Runtime:
         self.leases = Leases(limits)
         self.pins = KnownPins()
         self.catalog = Catalog(self._published, self._contacted, self.pins)
-        self.parking = Parking(limits.answer_wait_s)
+        self.parking = Parking(limits.answer_wait_s, self.neighbours.own)
         self.subscriptions = Subscriptions(self.pool)
         tasks = TaskIds(secret)
         self.pool.on_task = tasks.changed
-        rounds = Rounds(
+        self.rounds = Rounds(
             self.pool,
             Attempts(self.circuits, self.leases, clock.monotonic),
             self.catalog,
@@ -112,7 +115,7 @@ class Runtime:
             lambda: clock.now().timestamp(),
         )
         self.cuts = Cuts(limits.max_tool_response_size, Rests(clock.monotonic))
-        self.pipeline = Pipeline(self.catalog, self.pool, rounds, tasks, self.subscriptions, self.rates, self.cuts)
+        self.pipeline = Pipeline(self.catalog, self.pool, self.rounds, tasks, self.subscriptions, self.rates, self.cuts)
         self.trails = Trails(clock.monotonic)
         self.budget.keepers = [self.trails, self.cuts.rests]
         self.trails.on_growth = self.cuts.rests.on_growth = self.budget.settle
@@ -154,6 +157,7 @@ class Runtime:
         """End every stream, in the words of its era, a busy one after its last answer; requests run on."""
         self.draining = True
         self.pool.leave()
+        self.neighbours.leave()
         for stream in list(self.streams):
             stream.finish()
 
@@ -168,6 +172,7 @@ class Runtime:
         await self.credentials.close()
         await self.authenticator.close()
         self.cuts.close()
+        self.neighbours.close()
 
     def open_stream(self, key_id: str, announce: Callable[[str], bytes | None]) -> Outbox:
         """A new stream of one key. `announce` turns `tools`, `prompts` or `resources` into the message it wants, or None."""
@@ -275,6 +280,7 @@ class Runtime:
         while True:
             await asyncio.sleep(_WATCH_S)
             rounds += 1
+            self.neighbours.look()
             self.trails.sweep()
             self.cuts.rests.sweep()
             self.subscriptions.sweep(self._loop_time())

@@ -65,14 +65,20 @@ class Session(msgspec.Struct, eq=False):
 
 
 class Sessions:
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, worker: str = "") -> None:
+        self._worker = worker
         self._secret = hmac.new(secret, b"mcp session", hashlib.sha256).digest()
         self._known: OrderedDict[str, Session] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     def open(self, principal: Principal, revision: str, capabilities: bytes) -> Session:
         facts = sealed.Session(
-            principal.key_id, revision, int(time.time()), secrets.token_urlsafe(9), sealed.carried(capabilities)
+            principal.key_id,
+            revision,
+            int(time.time()),
+            secrets.token_urlsafe(9),
+            sealed.carried(capabilities),
+            self._worker,
         )
         return self._remember(sealed.seal(facts, self._secret), facts)
 
@@ -89,6 +95,13 @@ class Sessions:
                 return None
             found = self._remember(id, facts)
         return found if found.key_id == principal.key_id else None
+
+    def owner(self, id: str) -> str:
+        """The worker that an id names; empty when the session is known here, or nowhere."""
+        if id in self._known:
+            return ""
+        facts = sealed.unseal(id, self._secret)
+        return facts.worker if facts is not None else ""
 
     def end(self, session: Session) -> None:
         """The id is unknown from now on; its stream and its calls end."""

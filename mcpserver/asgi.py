@@ -30,6 +30,7 @@ runtime = Runtime(
     config=settings.MCP_CONFIG,
     environment=os.environ,
     berths=settings.MCP_RUN_DIR if settings.MCP_WORKERS > 1 else None,
+    run_dir=settings.MCP_RUN_DIR,
 )
 _endpoint = Endpoint(
     runtime,

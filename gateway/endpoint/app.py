@@ -14,6 +14,7 @@ from gateway.endpoint import batch, stateless, streamable
 from gateway.endpoint.gate import Gate
 from gateway.endpoint.http import Answer, Receive, Scope, Send, read_body, refused, respond
 from gateway.endpoint.legacy_sse import LegacySse
+from gateway.endpoint.relay import Relay, Unreachable
 from gateway.runtime import Runtime
 from gateway.serving import ClientGone
 from keys.principal import Principal
@@ -31,6 +32,7 @@ class Endpoint:
         self._runtime = runtime
         self._gate = gate
         self._legacy = LegacySse(runtime)
+        self._relay = Relay(runtime.neighbours)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -59,6 +61,8 @@ class Endpoint:
             await self._legacy.get(principal, receive, send)
         elif (wrong := _wrong_head(headers, doubled)) is not None:
             await respond(send, wrong)
+        elif await self._sent_on(scope, headers, None, receive, send, settled=streamable.LAST_EVENT in headers):
+            return
         elif method == "GET":
             await streamable.get(self._runtime, principal, headers, receive, send)
         else:
@@ -81,13 +85,13 @@ class Endpoint:
         if body is None:
             return
         if scope["path"] != "/mcp":
-            await self._message(scope, principal, body, send)
+            await self._message(scope, principal, body, receive, send)
             return
         try:
             message = jsonrpc.decode(body)
         except jsonrpc.Malformed as error:
             if jsonrpc.is_batch(body):
-                await self._batch(principal, body, headers, doubled, receive, send)
+                await self._batch(scope, principal, body, headers, doubled, receive, send)
             else:
                 await respond(send, refused(400, error.code, error.message, id=error.id))
             return
@@ -95,14 +99,17 @@ class Endpoint:
         if isinstance(era, Answer):
             await respond(send, era)
         elif era == MODERN:
-            await stateless.post(self._runtime, principal, message, headers, doubled, receive, send)
+            keeper = _keeper(self._runtime, principal, message)
+            if not (keeper and await self._forwarded(scope, keeper, "", body, receive, send, settled=True)):
+                await stateless.post(self._runtime, principal, message, headers, doubled, receive, send)
         elif doubled is not None:
             await respond(send, _sent_twice(doubled))
-        else:
+        elif not await self._sent_on(scope, headers, body, receive, send, settled=not _is_request(message)):
             await streamable.post(self._runtime, principal, message, headers, receive, send)
 
     async def _batch(
         self,
+        scope: Scope,
         principal: Principal,
         body: bytes,
         headers: dict[bytes, bytes],
@@ -117,16 +124,37 @@ class Endpoint:
             await respond(send, batch.not_taken(MODERN))
         elif doubled is not None:
             await respond(send, _sent_twice(doubled))
-        else:
+        elif not await self._sent_on(scope, headers, body, receive, send, settled=False):
             await batch.post(self._runtime, principal, body, headers, receive, send)
 
-    async def _message(self, scope: Scope, principal: Principal, body: bytes, send: Send) -> None:
+    async def _sent_on(
+        self, scope: Scope, headers: inbound.Headers, body: bytes | None, receive: Receive, send: Send, *, settled: bool
+    ) -> bool:
+        """Whether the session is another worker's, and that one has served the request."""
+        id = headers.get(streamable.SESSION, b"").decode("latin-1")
+        owner = self._runtime.sessions.owner(id) if id else ""
+        return bool(owner) and await self._forwarded(scope, owner, id, body, receive, send, settled=settled)
+
+    async def _forwarded(
+        self, scope: Scope, owner: str, key: str, body: bytes | None, receive: Receive, send: Send, *, settled: bool
+    ) -> bool:
+        while (place := self._relay.wanted(scope, owner, key, settled=settled)) is not None:
+            try:
+                await self._relay.forward(place, scope, body, receive, send)
+            except Unreachable:
+                continue  # it is forgotten now: somebody else, or this one
+            return True
+        return False
+
+    async def _message(self, scope: Scope, principal: Principal, body: bytes, receive: Receive, send: Send) -> None:
         ids = parse_qs(scope["query_string"].decode("latin-1")).get("session_id", [])
         if len(ids) != 1:
             why = "session_id is missing: POST to the address that the endpoint event named"
             await respond(send, refused(400, codes.INVALID_REQUEST, why))
             return
-        await self._legacy.post(principal, ids[0], body, send)
+        owner = ids[0].partition(".")[0]
+        if not await self._forwarded(scope, owner, "", body, receive, send, settled=True):
+            await self._legacy.post(principal, ids[0], body, send)
 
 
 def _era(headers: inbound.Headers, doubled: bytes | None, message: jsonrpc.Message | None) -> str | Answer:
@@ -142,6 +170,17 @@ def _era(headers: inbound.Headers, doubled: bytes | None, message: jsonrpc.Messa
         if inbound.PROTOCOL_VERSION in meta:
             return refused(400, codes.HEADER_MISMATCH, "header MCP-Protocol-Version is missing", id=id)
     return ""
+
+
+def _keeper(runtime: Runtime, principal: Principal, message: jsonrpc.Message) -> str:
+    """The worker where the call waits that this request goes on with; empty for nearly all requests."""
+    if not isinstance(message, jsonrpc.Request) or not message.params or b'"requestState"' not in message.params:
+        return ""
+    return runtime.rounds.keeper(message, principal.key_id)
+
+
+def _is_request(message: jsonrpc.Message) -> bool:
+    return isinstance(message, jsonrpc.Request)
 
 
 def _wrong_head(headers: inbound.Headers, doubled: bytes | None) -> Answer | None:

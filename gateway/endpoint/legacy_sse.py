@@ -33,7 +33,7 @@ _BATCHES = ("2024-11-05", batch.REVISION)
 _ACCEPTED = Answer(202, b"Accepted", ((b"content-type", b"text/plain"),))
 
 
-class Relay(msgspec.Struct, eq=False):
+class Line(msgspec.Struct, eq=False):
     """One open stream and the session on it."""
 
     id: str
@@ -50,138 +50,138 @@ class Relay(msgspec.Struct, eq=False):
 class LegacySse:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._relays: dict[str, Relay] = {}
+        self._lines: dict[str, Line] = {}
 
     async def get(self, principal: Principal, receive: Receive, send: Send) -> None:
         slots = self._runtime.slots.streams
         if (full := slots.take(principal.key_id, principal.grant.max_connections)) is not None:
             await respond(send, no_slot(full, None))
             return
-        relay = Relay(secrets.token_hex(16), principal)
-        self._relays[relay.id] = relay
-        outbox = relay.outbox = self._runtime.open_stream(principal.key_id, relay.told)
+        line = Line(f"{self._runtime.neighbours.own}.{secrets.token_hex(16)}", principal)
+        self._lines[line.id] = line
+        outbox = line.outbox = self._runtime.open_stream(principal.key_id, line.told)
         # Relative: clients refuse another origin, and a proxy in front has a name that we do not know.
-        first = sse.encode(f"/messages/?session_id={relay.id}".encode(), name=b"endpoint")
+        first = sse.encode(f"/messages/?session_id={line.id}".encode(), name=b"endpoint")
         try:
             if await stream.run(outbox, send, receive, self._runtime.limits, first=first):
                 await stream.close(send, stream.SHUTDOWN if self._runtime.draining else b"")
         except ClientGone:
             log.debug("the client of an event stream left")
         finally:
-            del self._relays[relay.id]
-            self._runtime.pool.end_session(relay.id)
-            if relay.session is not None:
-                self._runtime.subscriptions.close(relay.session.subscriber)
-            for task in list(relay.tasks):
+            del self._lines[line.id]
+            self._runtime.pool.end_session(line.id)
+            if line.session is not None:
+                self._runtime.subscriptions.close(line.session.subscriber)
+            for task in list(line.tasks):
                 task.cancel()
             self._runtime.close_stream(outbox)
             slots.give_back(principal.key_id)
 
     async def post(self, principal: Principal, session_id: str, body: bytes, send: Send) -> None:
-        relay = self._relays.get(session_id)
-        if relay is None or relay.principal.key_id != principal.key_id:
+        line = self._lines.get(session_id)
+        if line is None or line.principal.key_id != principal.key_id:
             await respond(send, refused(404, codes.INVALID_REQUEST, "this session does not exist: open /sse"))
             return
-        relay.principal = principal  # as it is now: what the key may use can change while the stream is open
+        line.principal = principal  # as it is now: what the key may use can change while the stream is open
         try:
-            answer = self._take_all(relay, body) if jsonrpc.is_batch(body) else self._take(relay, jsonrpc.decode(body))
+            answer = self._take_all(line, body) if jsonrpc.is_batch(body) else self._take(line, jsonrpc.decode(body))
         except jsonrpc.Malformed as error:
             answer = refused(400, error.code, error.message, id=error.id)
         await respond(send, answer)
 
-    def _take(self, relay: Relay, message: jsonrpc.Message) -> Answer:
+    def _take(self, line: Line, message: jsonrpc.Message) -> Answer:
         if isinstance(message, jsonrpc.Request):
-            return self._requested(relay, message)
-        if relay.session is not None:
+            return self._requested(line, message)
+        if line.session is not None:
             if isinstance(message, jsonrpc.Notification):
-                notified(self._runtime, relay.session, message)
+                notified(self._runtime, line.session, message)
             else:
-                answered(relay.session, message)
+                answered(line.session, message)
         return _ACCEPTED
 
-    def _take_all(self, relay: Relay, body: bytes) -> Answer:
+    def _take_all(self, line: Line, body: bytes) -> Answer:
         """A batch, where the revision has them; what is wrong with one of its requests comes down the stream like an answer."""
-        if relay.session is None or relay.session.revision not in _BATCHES:
+        if line.session is None or line.session.revision not in _BATCHES:
             return batch.not_taken("this session")
         for message in batch.read(body):
-            answer = self._take(relay, message)
+            answer = self._take(line, message)
             if answer.status != _ACCEPTED.status:
-                relay.outbox.put_answer(sse.encode(answer.body))
+                line.outbox.put_answer(sse.encode(answer.body))
         return _ACCEPTED
 
-    def _requested(self, relay: Relay, message: jsonrpc.Request) -> Answer:
-        if relay.outbox.is_full:
+    def _requested(self, line: Line, message: jsonrpc.Request) -> Answer:
+        if line.outbox.is_full:
             full = Full(429, 1, "this client does not read its stream")
             return no_slot(full, message.id)
         if message.method == "initialize":
-            revision, capabilities, body = initialized(self._runtime, relay.principal, message)
-            relay.session = self._opened(relay, revision, capabilities)
-            relay.outbox.put_answer(sse.encode(body))
+            revision, capabilities, body = initialized(self._runtime, line.principal, message)
+            line.session = self._opened(line, revision, capabilities)
+            line.outbox.put_answer(sse.encode(body))
             return _ACCEPTED
-        if relay.session is None:
+        if line.session is None:
             # Down the stream, where its client looks: one that first asks for another era takes a status for the end.
             early = jsonrpc.error(message.id, codes.INVALID_REQUEST, "send initialize first")
-            relay.outbox.put_answer(sse.encode(early))
+            line.outbox.put_answer(sse.encode(early))
             return _ACCEPTED
-        if message.id in relay.session.open_calls:
+        if message.id in line.session.open_calls:
             return refused(400, codes.INVALID_REQUEST, "a request with this id is under way", id=message.id)
-        call = read_call(relay.session, message)
+        call = read_call(line.session, message)
         if isinstance(call, bytes):
-            relay.outbox.put_answer(sse.encode(call))
+            line.outbox.put_answer(sse.encode(call))
         else:
-            self._start(relay, relay.session, call)
+            self._start(line, line.session, call)
         return _ACCEPTED
 
-    def _opened(self, relay: Relay, revision: str, capabilities: bytes) -> Session:
-        if relay.session is not None:
-            self._runtime.subscriptions.close(relay.session.subscriber)
-        session = self._runtime.sessions.unlisted(relay.principal, revision, capabilities)
-        session.id = relay.id  # whose upstream sessions they are
+    def _opened(self, line: Line, revision: str, capabilities: bytes) -> Session:
+        if line.session is not None:
+            self._runtime.subscriptions.close(line.session.subscriber)
+        session = self._runtime.sessions.unlisted(line.principal, revision, capabilities)
+        session.id = line.id  # whose upstream sessions they are
 
         def put(message: bytes) -> bool:
-            return relay.outbox.put(sse.encode(message))
+            return line.outbox.put(sse.encode(message))
 
         session.hears = Subscriber(session.key_id, put, lambda: True)
         return session
 
-    def _start(self, relay: Relay, session: Session, call: Call) -> None:
-        task = asyncio.create_task(self._serve(relay, session, call))
+    def _start(self, line: Line, session: Session, call: Call) -> None:
+        task = asyncio.create_task(self._serve(line, session, call))
         ongoing = session.open_calls[call.id] = Ongoing(task)
-        relay.tasks.add(task)
-        relay.outbox.promise()
+        line.tasks.add(task)
+        line.outbox.promise()
         # Here and not inside: a task that is cancelled before its first step never gets to its own `finally`.
         task.add_done_callback(lambda done: session.forget(call.id, ongoing))
-        task.add_done_callback(lambda done: relay.outbox.settle())
-        task.add_done_callback(relay.tasks.discard)
+        task.add_done_callback(lambda done: line.outbox.settle())
+        task.add_done_callback(line.tasks.discard)
 
-    async def _serve(self, relay: Relay, session: Session, call: Call) -> None:
+    async def _serve(self, line: Line, session: Session, call: Call) -> None:
         """Serve one request; its answer goes down the stream."""
 
         def notify(method: str, params: bytes | None) -> None:
-            relay.outbox.put(sse.encode(jsonrpc.notification(method, params)))
+            line.outbox.put(sse.encode(jsonrpc.notification(method, params)))
 
         def put(message: bytes) -> bool:
-            relay.outbox.put_answer(sse.encode(message))
-            return not relay.outbox.ended
+            line.outbox.put_answer(sse.encode(message))
+            return not line.outbox.ended
 
         try:
             served = await serve(
                 self._runtime,
-                relay.principal,
+                line.principal,
                 call,
                 notify,
                 {},
                 transport="sse",
                 ask=asker(session, put, self._runtime.limits.answer_wait_s),
-                session_id=relay.id,
+                session_id=line.id,
                 subscriber=session.subscriber,
             )
             held = served.held if isinstance(served, Served) else None
-            relay.outbox.put_answer(sse.encode(_body(call, served)), held)
+            line.outbox.put_answer(sse.encode(_body(call, served)), held)
         except Exception:
             log.exception("serving %s failed", call.method)
             why = "the gateway failed; its log says more"
-            relay.outbox.put_answer(sse.encode(jsonrpc.error(call.id, codes.INTERNAL_ERROR, why)))
+            line.outbox.put_answer(sse.encode(jsonrpc.error(call.id, codes.INTERNAL_ERROR, why)))
 
 
 def _body(call: Call, served: Served | Full) -> bytes:

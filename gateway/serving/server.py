@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -50,13 +51,15 @@ def serve(
     ready: Callable[[], None],
     deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
     spares: Mapping[int, socket.socket] = MappingProxyType({}),
+    door: socket.socket | None = None,
 ) -> int:
     """Serve until SIGTERM and the drain after it; the exit code. Once per process: Twisted's reactor runs but once.
 
     `sockets` are bound and listening, and so are `spares`, the siblings' sockets, on which nothing is accepted before it is
-    adopted; all belong to the server from here on. What `on_start` raises is raised here.
+    adopted; all belong to the server from here on. `door` is a unix socket on which the other workers of this machine send
+    requests: it stays open through the drain. What `on_start` raises is raised here.
     """
-    server = Server(application, sockets, limits, lifecycle, ready, deadlines, spares)
+    server = Server(application, sockets, limits, lifecycle, ready, deadlines, spares, door)
     census.count_with(server)
     try:
         return server.run()
@@ -99,6 +102,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         ready: Callable[[], None],
         deadlines: Deadlines,
         spares: Mapping[int, socket.socket],
+        door: socket.socket | None,
     ) -> None:
         super().__init__(
             application,
@@ -116,6 +120,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         self.connections_max = limits.max_open_files
         self._sockets = sockets
         self._spares = dict(spares)
+        self._door = door
         self._adopted: dict[int, Any] = {}
         self._lifecycle = lifecycle
         self._ready = ready
@@ -200,9 +205,25 @@ class Server(DaphneServer):  # type: ignore[misc]
             self._ports.append(self._listen_on(each))
             # While this one is open too the kernel would go on accepting after the drain.
             each.close()
+        if self._door is not None:
+            self._door.setblocking(False)
+            self._loop.add_reader(self._door, self._accept_neighbour)
         tuning.relax_garbage_collection()
         self._sweep()
         self._ready()
+
+    def _accept_neighbour(self) -> None:
+        assert self._door is not None
+        with suppress(BlockingIOError, ConnectionError):
+            peer, _ = self._door.accept()
+            reactor.adoptStreamConnection(peer.fileno(), socket.AF_UNIX, self._factory)
+            peer.close()
+
+    def _close_door(self) -> None:
+        if self._door is not None:
+            self._loop.remove_reader(self._door)
+            self._door.close()
+            self._door = None
 
     def _sweep(self) -> None:
         # First, so that no failure below can end the sweeping.
@@ -238,6 +259,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         await gatherResults([port.stopListening() for port in self._ports]).asFuture(self._loop)
 
     async def _cancel_requests(self) -> None:
+        self._close_door()
         running = tuple(self._running)
         if running:
             log.warning("cancelling %d requests that did not end in time", len(running))

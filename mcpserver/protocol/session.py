@@ -16,13 +16,15 @@ _CAPABILITIES_MAX = 600
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True):
-    """What a handshake settled. `issued` is wall time in seconds; `capabilities` the client's, as raw JSON."""
+    """What a handshake settled. `issued` is wall time in seconds; `capabilities` the client's, as raw JSON; `worker` names the
+    one that remembers it, if it still lives."""
 
     key_id: str
     revision: str
     issued: int
     nonce: str
     capabilities: str = "{}"
+    worker: str = ""
 
 
 _decoder = msgspec.json.Decoder(Session)

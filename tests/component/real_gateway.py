@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import select
@@ -31,6 +32,8 @@ from tests import peers
 ROOT = Path(__file__).resolve().parents[2]
 ODD_PEER = Path(__file__).with_name("odd_peer.py")
 PATIENCE_S = 20.0
+# With more than one, a gateway's requests go to its workers in turns, each on a connection of its own: nothing is sticky.
+WORKERS = int(os.environ.get("MCP_TEST_WORKERS", "1"))
 MODERN = "2026-07-28"
 PREFIX = "io.modelcontextprotocol/"
 Headers = Iterable[tuple[str, str]]
@@ -162,9 +165,13 @@ class Stream:
 class Client:
     """One caller with one key. Every request has a connection of its own."""
 
-    def __init__(self, port: int, key: str) -> None:
-        self.port = port
+    def __init__(self, port: int | Callable[[], int], key: str) -> None:
+        self._port = port
         self.key = key
+
+    @property
+    def port(self) -> int:
+        return self._port if isinstance(self._port, int) else self._port()
 
     def send(
         self,
@@ -331,6 +338,35 @@ class Relay:
         self.stream.close()
 
 
+class Worker:
+    """One process of a gateway; those of one gateway share its folder, as behind one supervisor."""
+
+    def __init__(self, number: int, gateway: Gateway) -> None:
+        self.number = number
+        self._output = gateway.folder / (f"output-{number}" if number else "output")
+        self._pipe, write_end = os.pipe()
+        with self._output.open("wb") as output, socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+            self.port = listener.getsockname()[1]
+            os.set_inheritable(listener.fileno(), True)
+            command = [sys.executable, str(ROOT / "manage.py"), "mcpgateway", "--worker", str(number)]
+            self.process = subprocess.Popen(
+                [*command, "--fd", str(listener.fileno()), "--ready-fd", str(write_end)],
+                env=gateway.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(listener.fileno(), write_end),
+                start_new_session=True,
+            )
+        os.close(write_end)
+
+    def wait_until_ready(self) -> None:
+        ready, _, _ = select.select([self._pipe], [], [], PATIENCE_S)
+        line = os.read(self._pipe, 65536) if ready else b""
+        os.close(self._pipe)
+        assert line.startswith(b'{"ok": true'), (line, self._output.read_text())
+
+
 class Gateway:
     """The process, its folders and its configuration file."""
 
@@ -341,45 +377,47 @@ class Gateway:
         self.journal = folder / "journal"
         self.environment = environment(folder) | limits
         self.write_config()
-        self.process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self.workers: list[Worker] = []
+        self._ports: Iterator[int] = iter(())
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The only worker's, or the first one's."""
+        return self.workers[0].process
+
+    @property
+    def port(self) -> int:
+        """Of another worker each time, where there are several: no request comes where the one before it came."""
+        return next(self._ports)
 
     def start(self) -> Gateway:
-        read_end, write_end = os.pipe()
-        with (self.folder / "output").open("wb") as output:
-            listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-            self.port = listener.getsockname()[1]
-            os.set_inheritable(listener.fileno(), True)
-            command = [sys.executable, str(ROOT / "manage.py"), "mcpgateway"]
-            self.process = subprocess.Popen(
-                [*command, "--fd", str(listener.fileno()), "--ready-fd", str(write_end)],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(listener.fileno(), write_end),
-                start_new_session=True,
-            )
-            listener.close()
-        os.close(write_end)
-        ready, _, _ = select.select([read_end], [], [], PATIENCE_S)
-        line = os.read(read_end, 65536) if ready else b""
-        os.close(read_end)
-        assert line.startswith(b'{"ok": true'), (line, (self.folder / "output").read_text())
+        self.workers = [Worker(number, self) for number in range(WORKERS)]
+        for worker in self.workers:
+            worker.wait_until_ready()
+        self._ports = itertools.cycle([worker.port for worker in self.workers])
         return self
 
     def client(self, name: str = "main") -> Client:
-        return Client(self.port, self.keys[name])
+        return Client(lambda: self.port, self.keys[name])
 
     def status(self) -> dict[str, Any]:
-        return control.ask(self.folder / "run" / "gateway-0.sock", {"op": "status"})
+        """The first worker's, with what all of them have open."""
+        first, *others = self.statuses()
+        for other in others:
+            first["in_flight"] += other["in_flight"]
+            first["connections"]["active"] += other["connections"]["active"]
+        return first
+
+    def statuses(self) -> list[dict[str, Any]]:
+        doors = [self.folder / "run" / f"gateway-{worker.number}.sock" for worker in self.workers]
+        return [control.ask(door, {"op": "status"}) for door in doors]
 
     def healthy(self, *names: str) -> Gateway:
         """Wait until these remotes are served."""
 
         def are_healthy() -> bool:
-            mcps = self.status()["mcps"]
-            return all(mcps.get(name, {}).get("status") == "healthy" for name in names)
+            told = [status["mcps"] for status in self.statuses()]
+            return all(mcps.get(name, {}).get("status") == "healthy" for name in names for mcps in told)
 
         until(are_healthy, f"{names} healthy")
         return self
@@ -418,12 +456,12 @@ class Gateway:
         return [line["event"] for line in peers.journal_lines(self.journal) if line.get("tag") == tag]
 
     def term(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        for worker in self.workers:
+            worker.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        if self.process is not None:
-            peers.end_group(self.process, signal.SIGTERM)
+        for worker in self.workers:
+            peers.end_group(worker.process, signal.SIGTERM)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -434,6 +472,7 @@ def environment(folder: Path) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{folder}/data/gateway.sqlite3",
         "REDIS_URL": "",
         "MCP_CONFIG": str(folder / "mcp-config.yaml"),
+        "MCP_WORKERS": str(WORKERS),
         "PYTHONPATH": str(ROOT),
         "PEER_JOURNAL": str(folder / "journal"),
     }

@@ -87,6 +87,7 @@ def _serve(fd: int | None, spares: dict[int, int], worker: int, pipe: "_Pipe", *
         limits=settings.LIMITS,
         lifecycle=Lifecycle(on_start=on_start, on_drain=asgi.runtime.drain, on_stop=on_stop),
         ready=lambda: pipe.ready({"ok": True, "pid": os.getpid()}),
+        door=asgi.runtime.neighbours.open_door(),
         spares={number: socket.socket(fileno=spare) for number, spare in spares.items()},
     )
     if exit_code:

@@ -1,0 +1,120 @@
+"""The other workers, of this machine and of others: which of them live, which are leaving, and where each takes requests.
+
+A session, an open question or a kept event lives in one worker's memory. Its id names that worker, so that any other can send a
+request on to it (`relay`); nobody needs a load balancer that remembers. On one machine a worker is a unix socket in the run
+folder, whose name says whether it is leaving; across machines Redis holds who lives and at which address (`registry`).
+Never waits: what is known is a second old at most, and a door that turns out to be closed is forgotten.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from mcpserver.lib import control
+
+_NODE_CHARS, _NONCE_CHARS = 6, 8
+_NODE_FILE = "node"
+_DOOR = re.compile(r"peer-([A-Za-z0-9_-]{8})(\.leaving)?\.sock")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a worker takes requests: a unix socket of this machine, or another machine's address."""
+
+    path: str = ""
+    url: str = ""
+    is_leaving: bool = False
+
+
+class Neighbours:
+    """`own` names this worker in every id that it makes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.node = _node_of(folder)
+        self.own = self.node + secrets.token_urlsafe(_NONCE_CHARS)[:_NONCE_CHARS]
+        self._here: dict[str, Place] = {}
+        self._elsewhere: dict[str, Place] = {}
+
+    def open_door(self) -> socket.socket:
+        """The socket on which the others' requests come in; it listens."""
+        door = control.bound(self._door(self.own))
+        door.listen(128)
+        return door
+
+    def leave(self) -> None:
+        """Say so to all who look: nothing new is sent here, only what nobody else can answer."""
+        door = self._door(self.own)
+        with suppress(OSError):
+            door.rename(door.with_suffix(".leaving.sock"))
+
+    def close(self) -> None:
+        for door in (self._door(self.own), self._door(self.own).with_suffix(".leaving.sock")):
+            door.unlink(missing_ok=True)
+
+    def look(self) -> None:
+        """See who is there now, on this machine."""
+        found = (match for entry in os.listdir(self._folder) if (match := _DOOR.fullmatch(entry)))
+        self._here = {
+            self.node + match[1]: Place(path=str(self._folder / match[0]), is_leaving=match[2] is not None)
+            for match in found
+        }
+
+    def heard(self, urls: Mapping[str, str]) -> None:
+        """Who lives on other machines, by what they are called in ids."""
+        self._elsewhere = {name: Place(url=url) for name, url in urls.items() if not name.startswith(self.node)}
+
+    def find(self, instance: str) -> Place | None:
+        """Where a worker is; None when it is this one, or gone. Another machine is sent even what names a worker that
+        died there a moment ago: it knows better."""
+        if instance == self.own:
+            return None
+        if instance.startswith(self.node):
+            if instance not in self._here:
+                self.look()  # it may be younger than the last look; taking over from one that lives would split what it has
+            return self._here.get(instance)
+        return self._elsewhere.get(instance) or self._machine(instance[:_NODE_CHARS])
+
+    def heir(self, key: str) -> Place | None:
+        """Who takes over what a worker that is gone had; None when it is this one. All workers come to the same answer."""
+        able = [name for name, place in (self._here | self._elsewhere).items() if not place.is_leaving]
+        chosen = max({*able, self.own}, key=lambda name: hashlib.blake2b(f"{name} {key}".encode()).digest())
+        return self.find(chosen)
+
+    def forget(self, place: Place) -> None:
+        """Nobody opens there: a worker that was killed leaves its door behind."""
+        for known in (self._here, self._elsewhere):
+            for name in [name for name, one in known.items() if one == place]:
+                del known[name]
+        if place.path:
+            Path(place.path).unlink(missing_ok=True)
+
+    def count(self) -> tuple[int, int]:
+        """Workers of this machine, this one included; machines, this one included."""
+        machines = {name[:_NODE_CHARS] for name in self._elsewhere}
+        return len({*self._here, self.own}), len(machines) + 1
+
+    def _machine(self, node: str) -> Place | None:
+        return next((place for name, place in self._elsewhere.items() if name.startswith(node)), None)
+
+    def _door(self, instance: str) -> Path:
+        return self._folder / f"peer-{instance[_NODE_CHARS:]}.sock"
+
+
+def _node_of(folder: Path) -> str:
+    """What this machine is called in ids: made once, and shared by all workers that use the folder."""
+    path = folder / _NODE_FILE
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = secrets.token_urlsafe(_NODE_CHARS)[:_NODE_CHARS]
+    draft = folder / f"{_NODE_FILE}.{made}"
+    draft.write_text(made)
+    with suppress(FileExistsError):
+        os.link(draft, path)  # the first wins, and nobody reads half a name
+    draft.unlink()
+    return path.read_text()

@@ -57,6 +57,7 @@ def merged(workers: Sequence[Mapping[str, Any]]) -> Document | None:
         "shedding": sorted({guard for one in workers for guard in one.get("shedding") or ()}),
         "connections": _connections(workers),
         "in_flight": sum(int(one.get("in_flight") or 0) for one in workers),
+        "payloads": _payloads(workers),
         "mcps": _remotes([one.get("mcps") or {} for one in workers]),
         "config": dict(first.get("config") or {}),
         "warnings": list(dict.fromkeys(line for one in workers for line in one.get("warnings") or ())),
@@ -73,6 +74,7 @@ def document(gathered: Gathered) -> Document:
         "server": _server(gathered, live),
         "connections": live.get("connections") or _no_connections(facts.limits),
         "in_flight": facts.in_flight,
+        "payloads": live.get("payloads") or _payloads(()),
         "mcps": described(live.get("mcps") or {}, gathered.remotes or {}),
         "memory": health.memory(facts),
         "cpu": health.cpu(facts),
@@ -161,6 +163,12 @@ def _remotes(said: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Mappi
 def _badness(facts: Mapping[str, Any]) -> int:
     status = facts.get("status")
     return len(_WORST_FIRST) - _WORST_FIRST.index(status) if status in _WORST_FIRST else 0
+
+
+def _payloads(workers: Sequence[Mapping[str, Any]]) -> Document:
+    """The memory of large answers: what is held, what is kept for later, of how much; how many wait for it, and had to."""
+    names = ("bytes", "kept_bytes", "max_bytes", "waiting", "waited")
+    return {name: sum(int((one.get("payloads") or {}).get(name) or 0) for one in workers) for name in names}
 
 
 def _worst_latency(workers: Sequence[Mapping[str, Any]], name: str) -> float | None:

@@ -1,5 +1,7 @@
 """What every transport offers once it is open: who is there, and one request at a time or many."""
 
+import logging
+import time
 from typing import Protocol
 
 import msgspec
@@ -9,6 +11,12 @@ from mcpserver.protocol import jsonrpc
 from mcpserver.protocol.versions import LOG_LEVELS, MODERN
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
+
+log = logging.getLogger("mcp.upstream")
+
+# A remote that does it does it often; one line in so many seconds tells enough.
+_MENDED_EVERY_S = 60.0
+_mended_at: dict[str, float] = {}
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -115,6 +123,13 @@ def lower_level(greeting: Greeting, current: str, exchange: Exchange) -> Exchang
     return Exchange("logging/setLevel", {"level": Raw(jsonrpc.encode(wanted))}, deadline=exchange.deadline)
 
 
+def _tell_of_mending(name: str) -> None:
+    now = time.monotonic()
+    if now - _mended_at.get(name, -_MENDED_EVERY_S) >= _MENDED_EVERY_S:
+        _mended_at[name] = now
+        log.warning("%s sends text that is cut inside a character; it is passed on with U+FFFD there", name)
+
+
 class _Error(msgspec.Struct):
     """What makes an `error` one: JSON-RPC 2.0, section 5.1."""
 
@@ -124,6 +139,8 @@ class _Error(msgspec.Struct):
 
 def as_outcome(name: str, response: jsonrpc.Response, *, modern: bool, status: int = 0, held: object = None) -> Outcome:
     """What a response means; an `error` that is none would otherwise be relayed as if it were."""
+    if response.mended:
+        _tell_of_mending(name)
     if response.error is None:
         return Answer(response.result or b"{}", modern, held)
     try:

@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from mcpserver.protocol import jsonrpc, sse
 from mcpserver.protocol.jsontext import one_line
+from remotes.upstream import connection
 from remotes.upstream.client import Upstream
 from remotes.upstream.lines import Lines
 from remotes.upstream.outcome import Answer, Failure, Fault, Outcome
@@ -171,6 +172,14 @@ def kept(path: Path, outcome: Outcome) -> None:
 async def test_over_http_what_is_no_answer_fails_its_call_and_no_other(way: str) -> None:
     await through_http(way, "jsonrpc/refused", refused)
     await through_http(way, "jsonrpc/another-id", not_delivered)
+
+
+@pytest.mark.edge(16)
+async def test_half_a_character_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    connection._mended_at.clear()
+    await through_http("json", "jsonrpc/mended", mended)
+    told = [record.getMessage() for record in caplog.records if "U+FFFD" in record.getMessage()]
+    assert told == ["remote sends text that is cut inside a character; it is passed on with U+FFFD there"], "once"
 
 
 @pytest.mark.edge(16)

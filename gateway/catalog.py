@@ -34,8 +34,9 @@ log = logging.getLogger("mcp.catalog")
 _RETRY_FIRST_S, _RETRY_MAX_S = 1.0, 30.0
 # New remotes are shown with the others if their first load takes no longer than this.
 FIRST_LOAD_PATIENCE_S = 2.0
-# A remote that announces a change with every answer would otherwise be asked as fast as it answers.
-_LOADS_APART_S = 1.0
+# A remote that announces a change with every answer would otherwise be asked as fast as it answers; one with thousands of tools,
+# whose reading costs up to a third of a second, less often.
+_LOADS_APART_S, _TOOLS_PER_S = 1.0, 1000
 
 
 class Kept(msgspec.Struct):
@@ -228,7 +229,7 @@ class Catalog:
                 continue
             if kept.upstream.last_failure is not None:
                 await asyncio.sleep(retry)  # lost: what just died is not started again at once
-            await asyncio.sleep(loaded_at + _LOADS_APART_S - asyncio.get_running_loop().time())
+            await asyncio.sleep(loaded_at + _apart_s(kept.listing) - asyncio.get_running_loop().time())
 
     async def _load(self, kept: Kept) -> None:
         loop = asyncio.get_running_loop()
@@ -304,3 +305,9 @@ class Catalog:
         )
         offered = {**listing.entries, "tools/list": tuple(tool for tool in tools if tool.own not in withheld)}
         return msgspec.structs.replace(listing, entries=offered, hidden=(*listing.hidden, *held))
+
+
+def _apart_s(listing: Listing | None) -> float:
+    """How long after the beginning of a load the next one may begin."""
+    entries = sum(map(len, listing.entries.values())) if listing is not None else 0
+    return max(_LOADS_APART_S, entries / _TOOLS_PER_S)

@@ -30,6 +30,7 @@ from remotes.upstream.credential import NO_CREDENTIAL, Credential
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Refusal
+from remotes.upstream.secrets import masked_failure
 
 log = logging.getLogger("mcp.probes")
 
@@ -158,6 +159,7 @@ def _uncalled(spec: RemoteSpec, why: str) -> Report:
 
 
 def _failed(spec: RemoteSpec, failure: Failure, attempt: "_Attempt") -> Report:
+    failure = masked_failure(spec, failure)
     found = diagnose(spec, failure, attempt.journey.phase, noise=attempt.journey.record.noise)
     word = status.of(spec, reached=False, failure=failure)
     return Report(

@@ -25,6 +25,7 @@ from remotes.upstream.host import Host
 from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal, untold
 from remotes.upstream.record import Places, Record
+from remotes.upstream.secrets import masked, masked_failure
 from remotes.upstream.watch import Watch
 
 log = logging.getLogger("mcp.upstream")
@@ -109,6 +110,9 @@ class Upstream:
             self.in_flight -= 1
             if self._drained is not None and not self.in_flight and not self._drained.done():
                 self._drained.set_result(None)
+        if isinstance(outcome, Answer):
+            return outcome
+        outcome = masked(self.spec, outcome, self._credential.headers)
         if isinstance(outcome, Failure):
             outcome = untold(outcome, (*self.spec.headers.values(), *self._credential.headers.values()))
             self.last_failure = outcome
@@ -278,8 +282,8 @@ class Upstream:
                 self._origin = Origin(self.spec.url, self.spec.reach)
             self._connection = await (self._process() if self.spec.transport == "stdio" else self._let_in())
         except Failed as failed:
-            self.last_failure = failed.failure
-            raise
+            self.last_failure = masked_failure(self.spec, failed.failure, self._credential.headers)
+            raise Failed(self.last_failure) from None
         finally:
             self._connecting = None
         self.era = _to_remember(self._connection.greeting)

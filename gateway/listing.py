@@ -31,6 +31,8 @@ REFRESH_S = 300.0
 PROBLEMS_MAX, PROBLEM_MAX_CHARS = 20, 200
 # The specification names 128 characters, and real servers overdo it; what is longer than this is no name.
 _NAME_MAX = 512
+# A definition of this size is one that no model could read, and looking through it would keep others waiting.
+_ENTRY_MAX_BYTES = 1024 * 1024
 _TURN_S = 0.005
 # Of one remote's new definitions so much is kept to be looked at; fingerprints are of all.
 _DEFINITIONS_MAX_BYTES = 8 * 1024 * 1024
@@ -154,6 +156,8 @@ class _Reading:
     def _taken(self, method: str, raw: Raw) -> Iterator[Entry]:
         own = ""
         try:
+            if len(raw) > _ENTRY_MAX_BYTES:
+                raise ValueError(f"it has more than {_ENTRY_MAX_BYTES} bytes")
             fields = jsonrpc.fields(raw, "an entry")
             own = _own(method, fields)
             entry = self._tool(own, fields, raw) if method == "tools/list" else self._other(method, own, raw)

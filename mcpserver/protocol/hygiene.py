@@ -14,6 +14,8 @@ from msgspec import Raw
 from mcpserver.protocol import invisible, jsonrpc
 
 TEXT_MAX_BYTES = 8 * 1024
+# A text of megabytes is not looked through for what is cut off anyway.
+_LOOKED_AT_MAX_CHARS = 8 * TEXT_MAX_BYTES
 # Of a schema: where names stand for keywords, what is data, and what is words.
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _DATA = ("const", "enum", "default", "examples", "required", "dependentRequired")
@@ -46,16 +48,23 @@ class Notes(msgspec.Struct):
 
 def text(value: str, notes: Notes) -> str:
     """One text: visible, and not longer than 8 KiB."""
-    shown, hidden = invisible.stripped(value)
+    looked_at = value[:_LOOKED_AT_MAX_CHARS]
+    shown, hidden = invisible.stripped(looked_at)
     notes.stripped += hidden
+    if looked_at != value:
+        return _cut(shown, f"{len(value)} characters", notes)
     if 4 * len(shown) <= TEXT_MAX_BYTES:
         return shown
     encoded = shown.encode("utf-8", "replace")
     if len(encoded) <= TEXT_MAX_BYTES:
         return shown
+    return _cut(shown, f"{len(encoded)} bytes", notes)
+
+
+def _cut(shown: str, size: str, notes: Notes) -> str:
     notes.cut += 1
-    notice = f" […] [cut by the gateway: {len(encoded)} bytes, {TEXT_MAX_BYTES} allowed]"
-    return encoded[: TEXT_MAX_BYTES - len(notice.encode())].decode("utf-8", "ignore") + notice
+    notice = f" […] [cut by the gateway: {size}, {TEXT_MAX_BYTES} bytes allowed]"
+    return shown.encode("utf-8", "replace")[: TEXT_MAX_BYTES - len(notice.encode())].decode("utf-8", "ignore") + notice
 
 
 def entry(method: str, raw: bytes, notes: Notes) -> bytes:

@@ -15,19 +15,20 @@ _FLAGS = tuple(
     "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in region) + "\U000e007f"
     for region in ("gbeng", "gbsct", "gbwls")
 )
-_SUSPECT = re.compile(
-    "|".join(_FLAGS)
-    + "|["
-    + "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # controls, but for tab and line ends
-    + "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"  # soft hyphen, grapheme joiner, fillers, inherent vowels
-    + "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional
-    + "\u200b-\u200d\u2060-\u2065\u206a-\u206f\ufeff"  # zero width
-    + "\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"  # variation selectors
-    + "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # annotations, shorthand, musical
-    + "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags, and what is reserved for more of them
-    + "]"
+# Never of use in a text.
+_HIDDEN = (
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # controls, but for tab and line ends
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180e\u3164\uffa0"  # soft hyphen, grapheme joiner, fillers, inherent vowels
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional
+    "\u2060-\u2065\u206a-\u206f\ufeff\ufff0-\ufffb"  # zero width, annotations
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # shorthand, musical
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags, and what is reserved for more of them
 )
-
+# Of use beside certain characters: zero-width space and joiners, variation selectors.
+_HELPING = "\u200b-\u200d\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_SUSPECT = re.compile(f"{'|'.join(_FLAGS)}|[{_HIDDEN}]+|(?P<helping>[{_HELPING}]+)")
+# The style of an emoji and the joiner to the next one; what follows in a row says nothing to a reader.
+_IN_A_ROW_MAX = 2
 _EMOJI_STYLE, _KEYCAP = "\ufe0f", "\u20e3"
 _VARIED_PUNCTUATION = "\u203c\u2049\u2139\u3030"
 
@@ -49,7 +50,7 @@ def stripped(text: str) -> tuple[str, int]:
     """The text without what nobody can see in it, and how many characters that were."""
     if _SUSPECT.search(text) is None:
         return text, 0
-    kept = _SUSPECT.sub(lambda found: found[0] if _belongs(text, found) else "", text)
+    kept = _SUSPECT.sub(_kept, text)
     return kept, len(text) - len(kept)
 
 
@@ -60,7 +61,19 @@ def may_hold_any(text: str) -> bool:
 
 def spelled_out(text: str) -> str:
     """The text for people who compare: everything that `stripped` would take shows as an escape."""
-    return _SUSPECT.sub(lambda found: found[0] if _belongs(text, found) else _escape(found[0]), text)
+    return _SUSPECT.sub(_escaped, text)
+
+
+def _kept(found: re.Match[str]) -> str:
+    if found["helping"] is None:
+        return found[0] if found[0] in _FLAGS else ""
+    first = range(found.start(), min(found.end(), found.start() + _IN_A_ROW_MAX))
+    return "".join(found.string[at] for at in first if _belongs(found.string, at))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    kept = _kept(found)
+    return kept if kept == found[0] else "".join(map(_escape, found[0]))
 
 
 def _escape(character: str) -> str:
@@ -68,12 +81,10 @@ def _escape(character: str) -> str:
     return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
 
 
-def _belongs(text: str, found: re.Match[str]) -> bool:
-    if found[0] in _FLAGS:
-        return True
-    character, at = found[0], found.start()
-    before, after = text[max(at - 1, 0) : at], text[at + 1 : at + 2]
-    if not before or character == "\u180e":
+def _belongs(text: str, at: int) -> bool:
+    """Whether the text needs the helping character in this place."""
+    character, before, after = text[at], text[max(at - 1, 0) : at], text[at + 1 : at + 2]
+    if not before:
         return False
     match character:
         case "\u200c":
@@ -91,7 +102,7 @@ def _belongs(text: str, found: re.Match[str]) -> bool:
         case _ if "\u180b" <= character <= "\u180f":
             return _in(before, _MONGOLIAN)
         case _:
-            return "\U000e0100" <= character <= "\U000e01ef" and _in(before, _IDEOGRAPHS)
+            return _in(before, _IDEOGRAPHS)
 
 
 def _joins(character: str) -> bool:

@@ -83,7 +83,7 @@ def test_a_long_description_is_cut_at_a_character_and_says_so(letter):
     shown = clean["description"]
     assert notes.cut == 1
     assert len(shown.encode()) <= TEXT_MAX_BYTES
-    assert shown.endswith(f"[cut by the gateway: {len(letter.encode()) * 9000} bytes, {TEXT_MAX_BYTES} allowed]")
+    assert shown.endswith(f"[cut by the gateway: {len(letter.encode()) * 9000} bytes, {TEXT_MAX_BYTES} bytes allowed]")
     assert set(shown.split(" […]")[0]) == {letter}
 
 
@@ -95,3 +95,10 @@ def test_numbers_beside_a_mended_text_are_the_same_numbers():
         "maximum": 123456789012345678901234567890,
         "x": [1.5, -0.0, 1e300],
     }
+
+
+def test_megabytes_of_hidden_characters_are_cut_before_they_are_looked_through():
+    clean, notes = mended("tools/list", {"name": "x", "description": "a\u200d" * 2_000_000})
+    assert clean["description"].endswith("[cut by the gateway: 4000000 characters, 8192 bytes allowed]")
+    assert len(clean["description"].encode()) <= TEXT_MAX_BYTES
+    assert notes == Notes(stripped=32_768, cut=1)

@@ -27,7 +27,7 @@ EDGE_CASES = (
     EdgeCase(10, "Memory of long streams", pending=True),
     EdgeCase(11, "Log rotation", pending=True),
     EdgeCase(12, "Disk full", pending=True),
-    EdgeCase(13, "Tool name collisions", pending=True),
+    EdgeCase(13, "Tool name collisions"),
     EdgeCase(14, "Large payloads", pending=True),
     EdgeCase(15, "Slow tools"),
     EdgeCase(16, "Invalid answers", pending=True),

@@ -236,7 +236,7 @@ class Catalog:
         started = loop.time()
         before = kept.status
         try:
-            listing = await load(kept.upstream, self._longest, self._pins.of(kept.spec.name))
+            listing = await load(kept.upstream, self._longest, self._pins.of(kept.spec.name) or {})
         except Failed as failed:
             kept.failure = failed.failure
         except Exception:  # a keeper that dies leaves its remote without one until the next change of configuration

@@ -67,7 +67,7 @@ def _explained(tool: Hidden, spec: RemoteSpec, snapshot: Snapshot) -> Row:
 
 
 def _listed_before(pins: KnownPins, name: str) -> Iterator[str]:
-    return (own for own, pin in pins.of(name).items() if pin.seen != GONE)
+    return (own for own, pin in (pins.of(name) or {}).items() if pin.seen != GONE)
 
 
 def _unreachable(catalog: Catalog, name: str) -> str | None:

@@ -40,12 +40,12 @@ class KnownPins:
         self._rests: dict[str, float] = {}
         self._newest, self._read_at = 0, 0.0
 
-    def of(self, remote: str) -> Pins:
-        """The pins of one remote; none for one that nobody has met."""
+    def of(self, remote: str) -> Pins | None:
+        """The pins of one remote; None for one that nobody has met."""
         if remote in self._met:
             _, sighting = self._met[remote]
             return {tool: Pin(digest, digest) for tool, digest in sighting.digests.items()}
-        return self._pins.get(remote, _NONE)
+        return self._pins.get(remote)
 
     def saw(self, spec: RemoteSpec, sighting: Sighting | None) -> None:
         """Take note of a remote's tools, to be written down where that is news."""
@@ -55,7 +55,7 @@ class KnownPins:
             return
         self._latest[spec.name] = (spec.pin, sighting)
         self._unsure.add(spec.name)
-        if sighting.digests and not self.of(spec.name):
+        if sighting.digests and self.of(spec.name) is None:
             self._met[spec.name] = self._latest[spec.name]
 
     async def start(self) -> None:

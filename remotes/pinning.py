@@ -96,9 +96,9 @@ def members(kept: str | None) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def compare(pins: Pins, digests: Mapping[str, str]) -> dict[str, Standing]:
-    """Every tool that is not as approved. A remote without pins is met for the first time, and trusted."""
-    if not pins:
+def compare(pins: Pins | None, digests: Mapping[str, str]) -> dict[str, Standing]:
+    """Every tool that is not as approved. None: the remote is met for the first time, and trusted."""
+    if pins is None:
         return {}
     found: dict[str, Standing] = {}
     for tool, digest in digests.items():

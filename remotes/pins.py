@@ -67,7 +67,7 @@ def observe(remote: str, mode: Mode, sighting: Sighting, clock: Clock = _CLOCK) 
     with transaction.atomic():
         _lock(remote)
         rows = {row.tool: row for row in _known(remote)}
-        look = _Look(remote, mode, sighting, now, is_first=not rows)
+        look = _Look(remote, mode, sighting, now, is_first=not rows and not _is_met(remote))
         for tool, digest in sighting.digests.items():
             look.at(tool, digest, rows.get(tool))
         for tool, row in rows.items():
@@ -193,6 +193,11 @@ def _lock(remote: str) -> None:
 
 def _known(remote: str) -> QuerySet[ToolPin]:
     return ToolPin.objects.filter(remote=remote).defer("definition", "seen_definition")
+
+
+def _is_met(remote: str) -> bool:
+    """A remote whose tools all went is no stranger: what it comes back with is new."""
+    return RemoteEvent.objects.filter(remote=remote, event=Event.TOOL_PINNED).exists()
 
 
 def _forget_the_oldest(remote: str) -> None:

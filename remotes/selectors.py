@@ -52,8 +52,9 @@ def newest_tool_event() -> int:
 
 
 def tool_pins() -> dict[str, dict[str, Pin]]:
-    """Every pin, by remote and by the remote's own name of the tool."""
-    found: dict[str, dict[str, Pin]] = {}
+    """Every pin, by remote and by the remote's own name of the tool; a remote that was met has an entry, with pins or without."""
+    met = RemoteEvent.objects.filter(event=RemoteEvent.Event.TOOL_PINNED).values_list("remote", flat=True).distinct()
+    found: dict[str, dict[str, Pin]] = {remote: {} for remote in met}
     for remote, tool, sha256, seen in ToolPin.objects.values_list("remote", "tool", "sha256", "seen_sha256").iterator():
         found.setdefault(remote, {})[tool] = Pin(sha256, seen)
     return found

@@ -56,7 +56,7 @@ def look():
 
 
 def known():
-    return selectors.tool_pins().get("r", {})
+    return selectors.tool_pins().get("r")
 
 
 def standing(**tools):
@@ -132,6 +132,15 @@ def test_a_tool_that_goes_and_comes_back_changed_has_not_become_a_new_one(look):
     look(b="1")
     look(a="2", b="1")
     assert standing(a="2", b="1") == {"a": "changed"}
+
+
+def test_a_remote_whose_tools_all_went_is_no_stranger_when_it_comes_back(look):
+    look("hold", a="1")
+    look("hold")
+    pins.approve("r", None, actor="ann")
+    assert known() == {}
+    assert look("hold", b="1") == [("added", "b")]
+    assert standing(b="1") == {"b": "new"}
 
 
 def test_approving_takes_what_was_seen_and_is_in_the_trail(look):

@@ -77,7 +77,8 @@ def test_each_tool_is_compared_with_what_was_approved():
 
 
 def test_the_first_contact_is_trusted():
-    assert compare({}, {"any": "a"}) == {}
+    assert compare(None, {"any": "a"}) == {}
+    assert compare({}, {"any": "a"}) == {"any": Standing.NEW}, "it was met before, and everything it had went"
 
 
 @pytest.mark.parametrize(

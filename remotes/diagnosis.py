@@ -128,7 +128,7 @@ def _spawn_hint(spec: RemoteSpec, failure: Failure) -> str:
 
 
 def _noise_hint(spec: RemoteSpec) -> str:
-    return f"is {spec.command} an MCP server on stdio? its log belongs on stderr; the log level debug shows the lines"
+    return f"is {spec.command} an MCP server on stdio, with these arguments? what it has to say to people belongs on stderr"
 
 
 def _http_hint(spec: RemoteSpec, failure: Failure) -> str:

@@ -6,6 +6,7 @@ killed then. A name server that hangs costs no more than that either (`run`).
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterable
@@ -37,8 +38,9 @@ log = logging.getLogger("mcp.probes")
 # Ten seconds of probing, starting Python and tidying up: `mcp remote test` ends within eleven.
 CLOSING_S = 0.1
 _KILLING_S = 0.3
-# Probes at the same time: each may start a process.
-AT_ONCE = 8
+# Probes at the same time. Addresses are waited for side by side; processes are started a few at a time, or each would be slow.
+AT_ONCE = 64
+PROCESSES_AT_ONCE = 8
 _PAGES_MAX = 1000
 _MAX_BYTES = Limits().read_max_bytes
 
@@ -128,9 +130,13 @@ async def probe_all(
     credential: Callable[[RemoteSpec], Credential] = lambda spec: NO_CREDENTIAL,
 ) -> list[Report]:
     """Each of `specs`, some at the same time; in their order."""
-    return await at_once(
-        probe(spec, timeout_s=timeout_s, max_bytes=max_bytes, credential=credential(spec)) for spec in specs
-    )
+    gate = asyncio.Semaphore(PROCESSES_AT_ONCE)
+
+    async def one(spec: RemoteSpec) -> Report:
+        async with gate if spec.transport == "stdio" else contextlib.nullcontext():
+            return await probe(spec, timeout_s=timeout_s, max_bytes=max_bytes, credential=credential(spec))
+
+    return await at_once(one(spec) for spec in specs)
 
 
 async def at_once(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -168,6 +168,8 @@ class Upstream:
         """With what was last wrong: where each try takes longer than its callers wait, nobody would ever hear of it."""
         last = self.last_failure
         detail = "" if last is None else last.detail if last.phase == "connect" else last.told
+        if not detail and self.record.noise:
+            detail = "it writes to stdout what is no MCP"
         return Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is still connecting", detail=detail)
 
     def _connect_was_cancelled(self) -> bool:

@@ -436,6 +436,13 @@ def test_many_are_tried_side_by_side_and_reported_in_their_order(silent, refusin
     assert [report.error for report in reports] == ["timeout", "unreachable", "", "timeout"]
 
 
+def test_thirty_that_hang_take_no_longer_than_one(silent):
+    began = time.monotonic()
+    reports = probes.run(probes.probe_all([at(silent)] * 30, timeout_s=TIMEOUT_S))
+    assert time.monotonic() - began < TIMEOUT_S + SLACK_S
+    assert {report.error for report in reports} == {"timeout"}
+
+
 async def test_a_probe_that_is_cancelled_leaves_nothing_running(tmp_path):
     sign = tmp_path / "running"
     code = f"import pathlib, time; pathlib.Path({str(sign)!r}).touch(); time.sleep(600)"

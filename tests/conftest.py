@@ -10,6 +10,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis
+
+# An example may take as long as a busy machine takes: milliseconds are measured elsewhere, and never asserted.
+hypothesis.register_profile("unhurried", deadline=None)
+hypothesis.load_profile("unhurried")
 
 HOME = Path(tempfile.mkdtemp(prefix="mcp-tests-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)

@@ -16,7 +16,8 @@ from remotes.config.snapshot import Snapshot
 DEFAULT = "default"
 # What every remote has, with the names of the file.
 _OF_REMOTE = (
-    "type", "enabled", "timeout", "connect_timeout", "list_timeout", "probe_interval", "era", "isolation", "retry_idempotent",
+    "type", "enabled", "timeout", "connect_timeout", "list_timeout", "probe_interval", "era", "isolation",
+    "retry_idempotent", "keep_cut_answers",
 )  # fmt: skip
 
 

@@ -129,6 +129,8 @@ def test_a_broken_file_is_not_applied_and_named_with_line_and_cause(mcpconfig, p
     code, document = mcpconfig("apply")
     assert (code, document["error"]) == (3, "invalid_config")
     assert document["message"].startswith("mcp-config.yaml:2:7: mcpServers.a.comand")
+    (other := Path(path).with_name("other.yaml")).write_text("mcpServers:\n  a: {comand: x}\n")
+    assert mcpconfig("apply", str(other))[1]["message"].startswith("other.yaml:2:7: mcpServers.a.comand")
 
 
 def test_an_older_revision_and_the_source_of_every_value_are_shown(mcpconfig, path, monkeypatch):

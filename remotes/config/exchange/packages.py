@@ -31,8 +31,8 @@ def unfold_image(raw: Entry) -> None:
     if not isinstance(image, str):
         return
     variables = dict(_docker_variables(raw.pop("env", None), raw.pop("secrets", None)))
-    volumes = [word for volume in raw.pop("volumes", None) or [] for word in ("-v", str(volume))]
-    inner = raw.pop("command", None) or []
+    volumes = [word for volume in _list(raw.pop("volumes", None)) for word in ("-v", str(volume))]
+    inner = _list(raw.pop("command", None))
     flags = [word for name in variables for word in ("-e", name)]
     raw.update(
         type="stdio",
@@ -43,9 +43,9 @@ def unfold_image(raw: Entry) -> None:
 
 
 def _docker_variables(env: Any, secrets: Any) -> Iterator[tuple[str, str]]:
-    for one in env if isinstance(env, list) else ():
+    for one in _tables(env):
         yield str(one.get("name")), str(one.get("value", ""))
-    for one in secrets if isinstance(secrets, list) else ():
+    for one in _tables(secrets):
         yield str(one.get("env") or one.get("name")), "{{" + str(one.get("env") or one.get("name")) + "}}"
 
 
@@ -69,7 +69,7 @@ _DESCRIBING = (
 
 def unfold_package(raw: Entry, report: Report) -> None:
     """Where it runs already, if it does; else the first package that can be started over stdio."""
-    packages, remotes = raw.pop("packages", None) or [], raw.pop("remotes", None) or []
+    packages, remotes = list(_tables(raw.pop("packages", None))), list(_tables(raw.pop("remotes", None)))
     for name in _DESCRIBING:
         raw.pop(name, None)
     startable = [one for one in packages if _is_startable(one)]
@@ -78,15 +78,15 @@ def unfold_package(raw: Entry, report: Report) -> None:
     elif startable:
         _unfold_startable(raw, startable[0])
     else:
-        kinds = ", ".join(str(one.get("registryType")) for one in packages if isinstance(one, dict))
+        kinds = ", ".join(str(one.get("registryType")) for one in packages)
         report.refused = f"its packages ({kinds or 'none'}) cannot be started with npx, uvx, docker or dnx"
     for name, others in (("remotes", remotes[1:]), ("packages", packages if remotes else startable[1:])):
         if others:
             report.drop(name, f"one way to reach it is enough; {len(others)} more in the file")
 
 
-def _is_startable(package: Any) -> bool:
-    if not isinstance(package, dict) or package.get("registryType") not in _RUNNERS:
+def _is_startable(package: Entry) -> bool:
+    if str(package.get("registryType")) not in _RUNNERS:
         return False
     transport = package.get("transport")
     return not isinstance(transport, dict) or transport.get("type", "stdio") == "stdio"
@@ -94,7 +94,7 @@ def _is_startable(package: Any) -> bool:
 
 def _unfold_remote(raw: Entry, remote: Entry) -> None:
     raw.update(url=remote.get("url"), type=remote.get("type", "http"))
-    raw["headers"] = {str(one.get("name")): _input(one, str(one.get("name"))) for one in remote.get("headers") or []}
+    raw["headers"] = {str(one.get("name")): _input(one, str(one.get("name"))) for one in _tables(remote.get("headers"))}
 
 
 def _unfold_startable(raw: Entry, package: Entry) -> None:
@@ -103,7 +103,7 @@ def _unfold_startable(raw: Entry, package: Entry) -> None:
     version = package.get("version")
     identifier = str(package.get("identifier", ""))
     is_versioned = not version or version == "latest" or (kind == "oci" and ":" in identifier.rpartition("/")[2])
-    variables = {str(one.get("name")): one for one in package.get("environmentVariables") or []}
+    variables = {str(one.get("name")): one for one in _tables(package.get("environmentVariables"))}
     env = {name: _input(one, name) for name, one in variables.items() if _is_needed(one)}
     passed = [word for name in env for word in ("-e", name)] if kind == "oci" else []
     raw.update(
@@ -124,7 +124,7 @@ def _is_needed(variable: Entry) -> bool:
 
 
 def _arguments(given: Any) -> Iterator[str]:
-    for one in given if isinstance(given, list) else ():
+    for one in _tables(given):
         name = str(one.get("name") or one.get("valueHint") or "argument")
         value = _input(one, name)
         if not (one.get("value") or one.get("default") or one.get("isRequired")):
@@ -136,3 +136,12 @@ def _input(described: Entry, name: str) -> str:
     """The value that is given, or a variable to be set. `{curly}` in it is replaced with all other variables."""
     value = described.get("value") or described.get("default")
     return str(value) if value not in (None, "") else "{" + named(name.lstrip("-")) + "}"
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _tables(value: Any) -> Iterator[Entry]:
+    """What somebody else wrote may hold anything: only what can be read is."""
+    return (one for one in _list(value) if isinstance(one, dict))

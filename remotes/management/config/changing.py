@@ -40,7 +40,7 @@ class Apply(Subcommand):
         if file is None or file.absolute() == config_path().absolute():
             number = services.take(config_path(), actor=actor(), expected=expected)
         else:
-            number = services.apply(files.read(file), path=config_path(), expected=expected, actor=actor())
+            number = services.apply(_valid_text(file), path=config_path(), expected=expected, actor=actor())
         return _revisions(before[0] if before else 0, before[2] if before else "", number)
 
 
@@ -119,6 +119,15 @@ def diff(done: Change) -> list[dict[str, Any]]:
     folder = config_path().absolute().parent
     before, after = (load.read(text, os.environ, folder).value for text in (done.before, done.after))
     return differences.between(before, after)
+
+
+def _valid_text(file: Path) -> str:
+    """Judged here as well, so that what is wrong is told of this file and its lines."""
+    text = files.read(file)
+    reading = load.read(text, os.environ, config_path().absolute().parent)
+    if reading.snapshot is None:
+        raise services.invalid(file, reading)
+    return text
 
 
 def _revisions(before: int, text_before: str, number: int) -> dict[str, Any]:

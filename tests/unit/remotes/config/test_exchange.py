@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpserver.lib.errors import GatewayError
 from remotes.config import load
-from remotes.config.exchange import detection, exporting, importing, reading, toml, variables
+from remotes.config.exchange import detection, exporting, fields, importing, reading, toml, variables
 from remotes.config.interpolate import Expander
 
 HERE = Path(__file__).parent / "import"
@@ -156,3 +156,52 @@ def test_any_text_is_answered(text):
 @given(st.text(alphabet="${}aA_:-input env", max_size=30), st.sampled_from(detection.FORMATS))
 def test_no_text_of_another_program_becomes_one_that_cannot_be_filled_in(text, format):
     assert Expander({}, lambda path: None).expand(variables.rewritten(text, format)).faults == ()
+
+
+ODD = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-5, 5000),
+        st.floats(),
+        st.sampled_from(["", "x", "${A", "http://x", "stdio", "npm"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(["name", "value", "env", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+FIELDS = sorted({*fields._FIELDS, *fields._REASONS, "image", "volumes", "secrets", "remote", "settings"})
+OF_PACKAGE = ("version", "runtimeHint", "transport", "environmentVariables", "packageArguments", "runtimeArguments")
+PACKAGE = st.fixed_dictionaries(
+    {"registryType": st.sampled_from(["npm", "pypi", "oci", "nuget"]), "identifier": ODD},
+    optional=dict.fromkeys(OF_PACKAGE, ODD),
+)
+REMOTE = st.fixed_dictionaries({"url": ODD}, optional={"type": ODD, "headers": ODD, "variables": ODD})
+SERVER = st.fixed_dictionaries(
+    {"name": st.just("a/b")},
+    optional={
+        "packages": st.lists(st.one_of(PACKAGE, ODD), max_size=2),
+        "remotes": st.lists(st.one_of(REMOTE, ODD), max_size=2),
+    },
+)
+ENTRIES = st.dictionaries(st.sampled_from(FIELDS), ODD, max_size=4)
+HOLDERS = ("mcpServers", "servers", "mcp_servers", "context_servers", "extensions", "mcp", "registry")
+FILES = st.one_of(
+    SERVER,
+    st.tuples(st.sampled_from(HOLDERS), ENTRIES).map(lambda pair: {pair[0]: {"a": pair[1]}}),
+    ENTRIES.map(lambda entry: {"mcp_servers": [{"name": "a", **entry}]}),
+    ENTRIES.map(lambda entry: {"tools": [{"type": "mcp", "server_label": "a", **entry}]}),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(FILES)
+def test_whatever_stands_in_a_field_is_taken_or_reported_and_what_comes_is_valid(value):
+    try:
+        plan = importing.plan(value, {}, fault=fault)
+    except GatewayError as error:
+        assert error.code == "unknown_format"  # noqa: PT017
+        return
+    for name, entry in plan.added.items():
+        assert fault(name, entry) is None

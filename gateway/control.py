@@ -72,7 +72,9 @@ class Control:
         found = self._runtime.authenticator.named(key)
         if found is None:
             hint = "see them with: mcpkey list"
-            raise GatewayError("not_found", f"no key {key} opens", hint=hint, exit_code=Exit.NOT_FOUND)
+            raise GatewayError(
+                "not_found", f"no key with the name or id {key!r} opens", hint=hint, exit_code=Exit.NOT_FOUND
+            )
         return found
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:

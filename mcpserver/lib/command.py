@@ -21,6 +21,7 @@ import errno
 import getpass
 import json
 import os
+import select
 import sys
 import traceback
 from argparse import SUPPRESS
@@ -75,9 +76,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Documents that come one after another, a line each, until there are no more or nobody reads."""
+    """Documents that come one after another, a line each, until there are no more or nobody reads.
 
-    documents: Iterable[Mapping[str, Any]]
+    None says that there is nothing at present: a reader that left is noticed then too.
+    """
+
+    documents: Iterable[Mapping[str, Any] | None]
 
 
 Result = Mapping[str, Any] | Answer | Lines
@@ -157,7 +161,11 @@ class JsonCommand(BaseCommand):
             return result
         try:
             for document in result.documents:
-                if not _put(self.stdout, json.dumps(document, default=_plain)):
+                if document is None:
+                    is_read = _has_reader(self.stdout)
+                else:
+                    is_read = _put(self.stdout, json.dumps(document, default=_plain))
+                if not is_read:
                     break
         except KeyboardInterrupt:  # How one ends that would go on for ever: nothing to tell.
             raise SystemExit(int(Exit.INTERRUPTED)) from None
@@ -368,6 +376,16 @@ def _put(stream: OutputWrapper, line: str) -> bool:
         _abandon(stream)
         return False
     return True
+
+
+def _has_reader(stream: OutputWrapper) -> bool:
+    """False for a pipe whose other end is closed; where that cannot be told, True."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return not any(what & (select.POLLERR | select.POLLNVAL) for _, what in poll.poll(0))
+    except (OSError, ValueError):
+        return True
 
 
 def _is_terminal(stream: OutputWrapper) -> bool:

@@ -69,7 +69,9 @@ def verified(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def newest_whole() -> Path | None:
-    return next((one.path for one in folder.kept(settings.MCP_BACKUP_DIR) if _verified(one.path)["ok"]), None)
+    """Not one from before a restore: that is the state which was not wanted."""
+    found = (one.path for one in folder.kept(settings.MCP_BACKUP_DIR) if one.kind != "restore")
+    return next((path for path in found if _verified(path)["ok"]), None)
 
 
 def _prepared(backup: Backup, only: str | None, bench: Bench) -> dict[str, Prepared]:

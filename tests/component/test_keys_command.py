@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -315,5 +314,5 @@ def test_the_audit_is_followed_line_by_line_until_nobody_reads(manage, tmp_path)
         assert json.loads(following.stdout.readline())["event"] == "generated"
         manage("mcpkey", "revoke", "main")
         assert json.loads(following.stdout.readline())["event"] == "revoked"
-        following.send_signal(signal.SIGINT)
-        assert (following.stdout.read(), following.wait(10)) == ("", 130)
+        following.stdout.close()  # it notices without anything new to write
+        assert following.wait(10) == 0

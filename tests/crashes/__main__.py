@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 ROUNDS = 300
-# As long as an edit, a backup or a restore takes, and longer: the kill falls into any of them.
-LONGEST_S = 0.3
+# How many operations long a life is at most: the kill falls into any of them, and most have done something before.
+OPERATIONS = 6
 
 
 def main(argv: list[str]) -> int:
@@ -27,13 +27,13 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     home = Path(tempfile.mkdtemp(prefix="crashes-"))
     try:
-        _settle_in(home)
-        return _killed(options.rounds, options.seed)
+        return _killed(options.rounds, options.seed, longest_s=_settled_in(home))
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _settle_in(home: Path) -> None:
+def _settled_in(home: Path) -> float:
+    """Make the installation; returns the seconds that a life may take on this machine as it is now."""
     for name in ("data", "logs", "backups", "run"):
         (home / name).mkdir()
         os.environ[f"MCP_{name.removesuffix('s').upper()}_DIR"] = str(home / name)
@@ -57,16 +57,19 @@ def _settle_in(home: Path) -> None:
     call_command("migrate", verbosity=0)
     installation.config().write_text(installation.TEXTS[0])
     services.bootstrap(installation.config())
+    began = time.monotonic()
     saving.create("manual")
+    services.apply(installation.TEXTS[1], path=installation.config(), expected=None, actor="measured")
+    return OPERATIONS * (time.monotonic() - began) / 2
 
 
-def _killed(rounds: int, seed: int) -> int:
+def _killed(rounds: int, seed: int, *, longest_s: float) -> int:
     from tests.crashes import installation
 
     chance = random.Random(seed)
     operations: dict[str, int] = {}
     for number in range(1, rounds + 1):
-        said = _one_life(seed + number, chance.uniform(0, LONGEST_S))
+        said = _one_life(seed + number, chance.uniform(0, longest_s))
         for line in said:
             operations[line.split()[0]] = operations.get(line.split()[0], 0) + 1
         if problems := installation.wrong(said):
@@ -93,10 +96,11 @@ def _one_life(seed: int, life_s: float) -> list[str]:
             os.write(write_end, f"failed {error!r}\n".encode())
         os._exit(1)
     os.close(write_end)
-    time.sleep(life_s)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
     with open(read_end) as pipe:
+        assert pipe.readline() == "begun\n"
+        time.sleep(life_s)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
         said = pipe.read().splitlines()
     assert not [line for line in said if line.startswith("failed")], said
     return said

@@ -29,6 +29,7 @@ def work(seed: int, pipe: int) -> None:
         _rotate,
         _revoke,
     ]
+    os.write(pipe, b"begun\n")
     while True:
         said = chance.choice(steps)()
         os.write(pipe, f"{said}\n".encode())

@@ -170,12 +170,13 @@ class Command(JsonCommand):
     }
 
 
-def _followed(events: list[dict[str, Any]], wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _followed(events: list[dict[str, Any]], wanted: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
     last = 0
     while True:
         for event in events:
             last = event["number"]
             yield event
+        yield None
         time.sleep(FOLLOW_S)
         events = selectors.audit(**wanted, after=last, limit=1000)
 

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
-from mcpserver.lib.command import EXIT_CODES, Answer, JsonCommand, Subcommand, nearest, usage_error
+from mcpserver.lib.command import EXIT_CODES, Answer, JsonCommand, Lines, Subcommand, nearest, usage_error
 from mcpserver.lib.errors import Exit, GatewayError
 
 
@@ -299,3 +299,34 @@ def test_an_option_can_say_itself_what_is_wrong_with_its_value(run):
         raise ArgumentTypeError("not today")
 
     assert run(Picky(), "--number", "1")[1]["message"] == "argument --number: not today"
+
+
+class TestLines:
+    """Documents that come one after another."""
+
+    @staticmethod
+    def told(outcome, capsys):
+        with pytest.raises(SystemExit) as end:
+            ending(Lines(outcome)).run_from_argv(["manage.py", "plain"])
+        return end.value.code, capsys.readouterr().out
+
+    def test_each_is_a_line_as_it_comes_and_nothing_follows_the_last(self, capsys):
+        assert self.told([{"n": 1}, None, {"at": datetime(2026, 11, 22, 12, tzinfo=UTC)}], capsys) == (
+            0,
+            '{"n": 1}\n{"at": "2026-11-22T12:00:00Z"}\n',
+        )
+
+    def test_an_interrupt_is_how_it_ends_and_no_document(self, capsys):
+        def documents():
+            yield {"n": 1}
+            raise KeyboardInterrupt
+
+        assert self.told(documents(), capsys) == (130, '{"n": 1}\n')
+
+    def test_an_error_on_the_way_is_told_like_any_other(self, capsys):
+        def documents():
+            yield {"n": 1}
+            raise GatewayError("database", "it is away")
+
+        code, out = self.told(documents(), capsys)
+        assert (code, json.loads(out.splitlines()[1])["error"]) == (1, "database")

@@ -43,6 +43,8 @@ _AGAIN_S, _AGAIN_MAX_S = 2.0, 60.0
 # How long a renewal may take to end when the process stops: its refresh token may be used up already.
 _CLOSING_S = 5.0
 _CLOSING_TRY_S = 0.5
+# Tokens that live for moments are not renewed more often than this ahead of time.
+_RENEWALS_APART_S = 1.0
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -214,7 +216,7 @@ class TokenCredential:
         self._obtained = self._now() - max(0.0, self._wall() - new.obtained_at)
         if holding.grant.is_renewable and not self._ended:
             due_in = grant.due_in_s(new, self._wall(), random.random())  # noqa: S311 - spreads load
-            self._due = None if due_in is None else self._now() + due_in
+            self._due = None if due_in is None else max(self._now() + due_in, self._obtained + _RENEWALS_APART_S)
 
     # Renewing.
 

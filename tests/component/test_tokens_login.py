@@ -145,6 +145,20 @@ async def test_an_address_that_is_pasted_does_as_well(desk, monkeypatch):
         assert (await going)["status"] == "logged_in"
 
 
+async def test_standard_input_that_ends_without_an_address_ends_the_login(desk, monkeypatch):
+    monkeypatch.setattr("sys.stdin", iter(["what?\n"]))
+    async with served(protected(desk)) as remote:
+        with pytest.raises(GatewayError, match="no address was pasted"):
+            await login(http(remote), lambda address: None, listens=False, pastes=True)
+
+
+async def test_nothing_is_asked_for_where_the_remote_asks_for_nothing(desk):
+    person = Person()
+    async with served(protected(desk, scope='realm="x"')) as remote:
+        await login(http(remote), person)
+        assert "scope" not in parse_qs(urlsplit(person.shown[0]).query)
+
+
 class Pasted:
     """Standard input with one line, once it is there."""
 

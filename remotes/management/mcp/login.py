@@ -10,6 +10,7 @@ from django.core.management.base import CommandParser
 
 from mcpserver.lib.command import Subcommand, actor
 from remotes.management.mcp.sources import configured, named
+from remotes.tokens import store
 
 _REDIRECT = "http://127.0.0.1:0/callback"
 _TIMEOUT_MAX_S = 3600.0
@@ -77,13 +78,17 @@ class RemoteLogout(Subcommand):
     help = "Forget the token of a remote, and ask its authorization server to end it."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", metavar="NAME", help="a remote of the configuration")
+        parser.add_argument(
+            "name", metavar="NAME", help="a remote; one that was removed since can be logged out of, too"
+        )
 
     def run(self, *, name: str) -> dict[str, Any]:
-        spec = named(name, configured())
+        snapshot = configured()
+        if not store.read(name).sealed:
+            named(name, snapshot)
         from remotes.tokens.login import services
 
-        return asyncio.run(services.logout(name, spec, actor=actor()))
+        return asyncio.run(services.logout(name, snapshot.remotes.get(name), actor=actor()))
 
 
 def _seconds(text: str) -> float:

@@ -33,7 +33,8 @@ from remotes.config.snapshot import RemoteSpec
 from remotes.tokens import endpoint
 from remotes.tokens.endpoint import Unreachable
 
-_GRANTS = ["authorization_code", "refresh_token"]
+# What a refresh token is asked for with, where that is a scope (OpenID Connect Core, 11).
+_OFFLINE = "offline_access"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ async def find(spec: RemoteSpec) -> Found:
     challenge = await _challenge(spec)
     about = await _about(spec, challenge)
     metadata, device_url = await _metadata(spec, about)
-    scope = get_client_metadata_scopes(extract_scope_from_www_auth(challenge), about, metadata, _GRANTS)
-    return Found(metadata, _resource(spec, about), scope or "", device_url)
+    scope = _scope(extract_scope_from_www_auth(challenge), about, metadata)
+    return Found(metadata, _resource(spec, about), scope, device_url)
 
 
 def fault(name: str, why: str, hint: str = "") -> GatewayError:
@@ -129,6 +130,13 @@ def _judge(spec: RemoteSpec, metadata: OAuthMetadata, issuer: str | None) -> Non
         validate_metadata_issuer(metadata, issuer)
     except OAuthFlowError:
         raise fault(spec.name, "its authorization server's metadata is that of another issuer") from None
+
+
+def _scope(challenged: str | None, about: ProtectedResourceMetadata | None, metadata: OAuthMetadata) -> str:
+    """What the remote asks for and no more: where it asks for nothing, nothing is named, whatever the server has to give."""
+    scope = get_client_metadata_scopes(challenged, about) or ""
+    is_offered = _OFFLINE in (metadata.scopes_supported or ()) and _OFFLINE not in scope.split()
+    return f"{scope} {_OFFLINE}" if scope and is_offered else scope
 
 
 async def _document(spec: RemoteSpec, url: str) -> bytes | None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
-from mcpserver.lib.errors import GatewayError
+from mcpserver.lib.errors import Exit, GatewayError
 
 Answer = dict[str, str]
 
@@ -45,6 +45,12 @@ class Redirect:
             self._answer.set_result(answer)
         return is_ours
 
+    def _nothing_came(self) -> None:
+        if not self._answer.done():
+            hint = "run it in a terminal, and paste the whole address at which the browser ends"
+            failure = GatewayError("login_failed", "no address was pasted", hint=hint, exit_code=Exit.KEY)
+            self._answer.set_exception(failure)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request of a browser."""
         with contextlib.suppress(OSError, ValueError, TimeoutError):
@@ -61,14 +67,17 @@ class Redirect:
                 await writer.drain()
         writer.close()
 
-    def read_pasted(self) -> None:
-        """Take an address from standard input, too. In a thread of its own: reading a terminal cannot be interrupted."""
+    def read_pasted(self, *, only: bool) -> None:
+        """Take an address from standard input. In a thread of its own: reading a terminal cannot be interrupted. `only`: there
+        is no other way, so that the end of the input is the end of the login."""
         loop = asyncio.get_running_loop()
 
         def read() -> None:
-            for line in sys.stdin:
-                with contextlib.suppress(RuntimeError):  # the login has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the login has ended meanwhile
+                for line in sys.stdin:
                     loop.call_soon_threadsafe(self.offer, line)
+                if only:
+                    loop.call_soon_threadsafe(self._nothing_came)
 
         threading.Thread(target=read, name="pasted", daemon=True).start()
 

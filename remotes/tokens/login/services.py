@@ -49,7 +49,8 @@ async def login(
             holding = await _consented(spec, how, vault, show, clock or SystemClock())
     except TimeoutError:
         why = f"nobody agreed within {how.timeout_s:g} s"
-        raise GatewayError("timeout", f"{spec.name}: {why}", hint="try again, or give more --timeout") from None
+        hint = "try again, or give more --timeout"
+        raise GatewayError("timeout", f"{spec.name}: {why}", hint=hint, exit_code=Exit.KEY) from None
     token = holding.token
     assert token is not None
     await in_database(store.put, spec.name, vault.seal(holding), token, actor)
@@ -79,7 +80,7 @@ async def _consented(spec: RemoteSpec, how: How, vault: Vault, show: Callable[[s
             token, refresh_token = await device.consented(spec, found, chosen, show, clock)
         else:
             if how.pastes:
-                back.read_pasted()
+                back.read_pasted(only=not how.listens)
             token, refresh_token = await code.consented(spec, found, chosen, back, show, clock)
     # Later requests name no scope: what was granted may be less, and goes on.
     kept = replace(chosen, scope="", refresh_token=refresh_token)

@@ -334,12 +334,13 @@ class TokenCredential:
 
     async def _end(self, why: str) -> None:
         """No further token. One that was not refused yet is used to its own end."""
+        is_news = not self._ended
         self._ended, self._due = why, None
-        log.warning("the credential of %s has ended: %s", self.spec.name, why, extra=self._tag)
         if not self._outlives:
             self.blocked = self._over()
             self._around.on_change(self.spec.name)
-        if self._holding is not None:
+        if is_news and self._holding is not None:
+            log.warning("the credential of %s has ended: %s", self.spec.name, why, extra=self._tag)
             await self._tried(self._store_end, self._holding, why)
 
     def _store_end(self, holding: Holding, why: str) -> None:

@@ -141,6 +141,7 @@ async def test_an_address_that_is_pasted_does_as_well(desk, monkeypatch):
     async with served(protected(desk)) as remote:
         going = asyncio.create_task(login(http(remote), shown.put_nowait, listens=False, pastes=True))
         address = await asyncio.wait_for(shown.get(), 5)
+        assert ":0/" not in parse_qs(urlsplit(address).query)["redirect_uri"][0]
         pasted.line.set_result(await asyncio.to_thread(where_it_ends, address))
         assert (await going)["status"] == "logged_in"
 

@@ -8,7 +8,7 @@ from cryptography.fernet import Fernet
 
 from mcpserver.lib.errors import GatewayError
 from remotes import probes, tasks
-from remotes.models import StoredToken
+from remotes.models import RemoteEvent, StoredToken
 from remotes.tokens import credentials, store
 from remotes.upstream.outcome import Answer, Fault
 from tests.component.token_world import KEY, around, assert_untold, credential_of, gateway, guarded, refreshing
@@ -103,6 +103,7 @@ async def test_a_probe_of_an_ended_credential_says_so_and_one_that_is_let_in_lif
             assert (report.status, report.error, report.phase) == ("auth_expired", "auth_expired", "auth")
             assert "mcp remote login remote" in report.hint
             assert_untold(desk, report.document())
+            assert await RemoteEvent.objects.acount() == 1, "what has ended ends once"
             desk.access.update(kept)  # the remote knows the token again
             assert (await probes.probe(spec, credential=credentials.for_probe(spec))).ok
             await credential_of(one)._load()

@@ -6,6 +6,7 @@ needed. Whatever comes without this login's `state` is not for us and is answere
 
 import asyncio
 import contextlib
+import random
 import secrets
 import sys
 import threading
@@ -86,11 +87,13 @@ class Redirect:
 async def opened(uri: str, *, listens: bool) -> AsyncIterator[Redirect]:
     """A way back at `uri`; port 0 is any free one. GatewayError when nothing can listen there."""
     redirect = Redirect(uri)
-    if not listens:
-        yield redirect
-        return
     parts = urlsplit(uri)
     host = parts.hostname or ""
+    if not listens:
+        if parts.port == 0:  # browsers know no such port; nobody listens at another either
+            redirect.uri = f"http://{host}:{random.randint(49152, 65535)}{parts.path}"  # noqa: S311 - no secret
+        yield redirect
+        return
     try:
         server = await asyncio.start_server(redirect.serve, LOOPBACK[host], parts.port or 0, limit=_LINE_MAX)
     except OSError as error:

@@ -69,3 +69,18 @@ def test_an_address_is_named_with_its_port():
     assert "shop.example:443" in diagnose(HTTP, Failure(Fault.NOT_SENT, "tcp", ""), Phase.TCP).hint
     six = RemoteSpec("six", "http", url="http://[::1]:81/mcp")
     assert "[::1]:81" in diagnose(six, Failure(Fault.NOT_SENT, "tcp", ""), Phase.TCP).hint
+
+
+@pytest.mark.parametrize(
+    ("headers", "fault", "words"),
+    [
+        ({}, Fault.UNAUTHORIZED, "mcp remote login shop"),
+        ({"authorization": "Bearer x"}, Fault.UNAUTHORIZED, "in the headers of shop"),
+        ({}, Fault.NOT_SENT, "its authorization server"),
+    ],
+)
+def test_who_refuses_a_credential_decides_what_to_do(headers, fault, words):
+    spec = RemoteSpec("shop", "http", url="https://shop.example/mcp", headers=headers)
+    found = diagnose(spec, Failure(fault, "auth", "no", status=401 if fault is Fault.UNAUTHORIZED else 0), Phase.HTTP)
+    assert found.phase is Phase.AUTH
+    assert words in found.hint

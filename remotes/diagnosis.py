@@ -106,7 +106,7 @@ def _hint(spec: RemoteSpec, failure: Failure, phase: Phase) -> str:
         case Phase.AUTH if failure.status == 403:
             return f"the credential of {spec.name} is known but may not do this: give it the right, or use another"
         case Phase.AUTH if failure.fault is not Fault.UNAUTHORIZED:
-            return f"its authorization server gives no token now, and is asked again by itself: look at that server, and at the auth of {spec.name}"
+            return f"its authorization server gives no token now, and is asked again: look at it, and at the auth of {spec.name}"
         case Phase.AUTH if any(name.lower() == "authorization" for name in spec.headers):
             return f"renew the credential in the headers of {spec.name}: mcpconfig show"
         case Phase.AUTH:

@@ -18,9 +18,24 @@ PEER = {"command": sys.executable, "args": [str(Path(__file__).with_name("saying
 FACTS = "mcp-server.gateway/cut"
 
 
+BAD = """
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "bad", "version": "1"}}
+    if message.get("method") == "tools/list":
+        result = {"tools": [{"name": "x", "inputSchema": {"type": "object"}}]}
+    if message.get("method") == "tools/call":
+        print('{"jsonrpc":"2.0","id":%d,"result":{"x":"<b>\\x1b[2J\\u202e' % message["id"] + "y" * 9000, flush=True)
+    elif "id" in message:
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def gw() -> Iterator[Gateway]:
     remotes = {"plain": PEER, "kept": PEER | {"keep_cut_answers": 60}, "brief": PEER | {"keep_cut_answers": 0.05}}
+    remotes["bad"] = {"command": sys.executable, "args": ["-c", BAD], "era": "2025-11-25"}
     with prepared(remotes, MCP_MAX_TOOL_RESPONSE_SIZE=str(LIMIT)) as gateway:
         yield gateway.start().healthy(*remotes)
 
@@ -139,3 +154,15 @@ def test_it_is_kept_no_longer_than_configured(gw: Gateway) -> None:
     result = say(gw.client(), {"content": [text(LONG)]}, "brief")["result"]
     uri = result["content"][2]["uri"]
     until(lambda: "error" in gw.client().modern("resources/read", {"uri": uri}).json, "it is forgotten")
+
+
+@pytest.mark.edge(16)
+@pytest.mark.parametrize("era", ["modern", "2025-11-25", "sse"])
+def test_what_is_no_answer_is_told_with_its_cause_and_shown_as_untrusted(gw: Gateway, era: str) -> None:
+    result = ask(gw.client(), era, "tools/call", {"name": "bad__x", "arguments": {}})["result"]
+    assert result["isError"] is True
+    (block,) = result["content"]
+    cause, _, shown = block["text"].partition("\n\nWhat it sent instead, unverified:\n")
+    assert cause.startswith("bad sent no valid answer: not JSON")
+    assert "<b>\\x1b[2J\\u202eyyy" in shown
+    assert len(shown) < 4200

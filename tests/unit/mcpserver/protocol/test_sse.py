@@ -141,3 +141,30 @@ def test_how_the_bytes_are_cut_never_matters(lines: list[bytes], ends: list[byte
     places = [0, *sorted(cuts), len(stream)]
     assert read(*(stream[a:b] for a, b in itertools.pairwise(places))) == at_once
     assert read(*by_byte(stream)) == at_once
+
+
+@given(st.binary(max_size=400), st.integers(1, 60), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_no_bytes_raise_anything_but_too_long_and_no_more_than_the_cap_is_held(
+    raw: bytes, step: int, over: bool
+) -> None:
+    splitter = Splitter(50, passes_over=over)
+    for at in range(0, len(raw), step):
+        try:
+            list(splitter.feed(raw[at : at + step]))
+        except TooLong:
+            assert not over
+            return
+        assert splitter.pending <= 50 + 257
+
+
+def test_an_event_over_the_cap_is_passed_over_and_its_two_ends_are_told() -> None:
+    head, tail = b'{"jsonrpc":"2.0","id":7,"result":{"x":"', b'"}}'
+    raw = b"data: " + head + b"x" * 5000 + tail + b"\n\ndata: next\n\n"
+    for step in (1, 7, 1000, len(raw)):
+        splitter = Splitter(1000, passes_over=True)
+        found = [event for at in range(0, len(raw), step) for event in splitter.feed(raw[at : at + step])]
+        assert [event.name for event in found] in (["oversized", "message"], ["message", "message"])
+        assert found[0].data.startswith(head)
+        assert found[0].data.endswith(tail)
+        assert found[1].data == b"next"

@@ -8,6 +8,7 @@
 | `/messages/` | POST              | `legacy_sse` |
 """
 
+from functools import lru_cache
 from urllib.parse import parse_qs
 
 from gateway.endpoint import batch, stateless, streamable
@@ -221,10 +222,19 @@ def _meta(message: jsonrpc.Request) -> jsonrpc.Fields:
 
 def _wrong_type(headers: inbound.Headers) -> Answer | None:
     """Only JSON comes in (text/plain would need no preflight in a browser), and the client must take JSON back."""
-    type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if type != b"application/json":
+    type, accept = headers.get(b"content-type", b""), headers.get(b"accept")
+    judge = _judged_type if len(type) + len(accept or b"") <= _REMEMBERED_BYTES else _judge_type
+    return judge(type, accept)
+
+
+def _judge_type(type: bytes, accept: bytes | None) -> Answer | None:
+    if type.partition(b";")[0].strip().lower() != b"application/json":
         return refused(415, codes.INVALID_REQUEST, "send Content-Type: application/json")
-    accept = headers.get(b"accept")
     if accept and not any(type in accept for type in _TAKEN):
         return refused(406, codes.INVALID_REQUEST, "accept application/json and text/event-stream")
     return None
+
+
+# Every request of a client says the same.
+_REMEMBERED_BYTES = 256
+_judged_type = lru_cache(maxsize=256)(_judge_type)

@@ -98,7 +98,9 @@ class Reply:
         _young.discard(self)
         try:
             if self._pump is None or self._outbox is None:
-                await respond(self._send, Answer(answer.status, answer.body, (*answer.headers, *self._headers())))
+                if more := self._headers():
+                    answer = Answer(answer.status, answer.body, (*answer.headers, *more))
+                await respond(self._send, answer)
                 return
             for message in messages:
                 self._put(message, must_arrive=True)

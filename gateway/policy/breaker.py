@@ -157,13 +157,15 @@ class Window:
 
 def weigh(outcome: Outcome) -> Weight:
     match outcome:
+        case Answer() | Refusal():  # nearly always
+            return Weight.GOOD
         case Failure(fault=Fault.BUSY | Fault.DEGRADED):
             return Weight.NOTHING
         case Failure(fault=Fault.NOT_SENT | Fault.TIMEOUT | Fault.BROKEN | Fault.INVALID):
             return Weight.BAD
         case Failure(fault=Fault.HTTP_STATUS, status=status) if status >= 500:
             return Weight.BAD
-        case Answer() | Refusal() | Failure():
+        case Failure():
             return Weight.GOOD
 
 

@@ -23,6 +23,8 @@ _MODERN_ONLY = ("resultType", "ttlMs", "cacheScope")
 _BIDI = {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)}
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
 _EXCERPT_MAX_BYTES = 4096
+# From here on reading the members of a result once costs less than searching it for a name.
+LARGE_BYTES = 16 * 1024
 
 
 def tool_error(text: str, meta: Mapping[str, Any] | None = None) -> bytes:
@@ -97,7 +99,9 @@ def tools_look(revision: str) -> str:
 
 def result_type(raw: bytes) -> str:
     """The result's type; one without is complete."""
-    if b'"resultType"' not in raw or (b'"resultType":"complete"' in raw and raw.count(b'"resultType"') == 1):
+    if len(raw) < LARGE_BYTES and (
+        b'"resultType"' not in raw or (b'"resultType":"complete"' in raw and raw.count(b'"resultType"') == 1)
+    ):
         return "complete"
     return jsonrpc.text(jsonrpc.fields(raw, "result").get("resultType")) or "complete"
 

@@ -82,7 +82,7 @@ class _Message(msgspec.Struct):
 
 def names_resources(raw: bytes) -> bool:
     """Whether a result can hold a link or an embedded resource; cheap, and true of some that hold none."""
-    return b'"resource' in raw  # "resource" or "resource_link"
+    return b'"resource' in raw and (b'"resource"' in raw or b'"resource_link"' in raw)
 
 
 def result(raw: bytes, exposed: Exposed) -> bytes:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 MIB = 1024 * 1024
 
 # A larger write would sit in memory whole, whatever the client reads: what is sent must be able to pause in between.
-SLICE_BYTES = 128 * 1024
+SLICE_BYTES = 64 * 1024
 
 
 class Phase(Enum):

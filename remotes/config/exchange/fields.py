@@ -19,7 +19,7 @@ _TYPES = {
     "streamableHttp": "http", "streamablehttp": "http", "sse": "sse", "remote": None, "url": None, "mcp": None, "server": None,
 }  # fmt: skip
 _APPROVAL = "approving calls is the client's business"
-_LOGIN = "write `auth` with a token, or log in to it"
+_LOGIN = "write `auth` with a token, or: mcp remote login NAME"
 _REASONS = {
     "autoApprove": _APPROVAL, "alwaysAllow": _APPROVAL, "trust": _APPROVAL, "require_approval": _APPROVAL,
     "default_tools_approval_mode": _APPROVAL,

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 import msgspec
 
@@ -116,16 +117,16 @@ class Catalog:
         """Pins have changed: what is withheld may be another matter now."""
         self._publish()
 
-    def resource(self, uri: str) -> Entry | None:
-        """Whose resource a URI is: one that a remote lists, or has named in a result."""
-        return self.joined.resource(uri) or linked(self._links, uri)
+    def readable(self, uri: str, principal: Principal) -> Entry | None:
+        """Whose resource a URI is for this key, listed or named in a result: what it may not read hides nothing that it may."""
+        link = linked(self._links, uri)
+        leads = chain(self.joined.leads(uri), () if link is None else (link,))
+        return next((entry for entry in leads if is_readable(principal, entry, uri)), None)
 
     def located(self, uri: str, principal: Principal) -> tuple[str, str] | None:
         """The remote and the own URI behind an exposed one; None when it does not exist for this key."""
-        entry = self.resource(uri)
-        if entry is None or not is_readable(principal, entry, uri):
-            return None
-        return entry.remote, own_uri(entry, uri)
+        entry = self.readable(uri, principal)
+        return None if entry is None else (entry.remote, own_uri(entry, uri))
 
     def readdressed(self, method: str, entry: Entry, raw: bytes) -> bytes:
         """A result whose URIs lead back to the remote that it came from: the same bytes, but where two remotes collide."""

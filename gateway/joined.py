@@ -1,6 +1,6 @@
 """The lists of all remotes under one set of names: looked up by name, encoded once for each audience. Never changes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -67,12 +67,15 @@ class Joined:
         return self._tables["prompts/list"].get(name)
 
     def resource(self, uri: str) -> Entry | None:
-        """The resource, the page of a tool or, failing both, the first template that a URI fits."""
-        found = self._tables["resources/list"].get(uri)
+        """Whose resource a URI is, as far as lists tell."""
+        return next(self.leads(uri), None)
+
+    def leads(self, uri: str) -> Iterator[Entry]:
+        """Where a URI may lead, the first choice first: the resource, the page of a tool, the templates that it fits."""
+        found = self._tables["resources/list"].get(uri) or linked(self._pages, uri)
         if found is not None:
-            return found
-        found = linked(self._pages, uri)
-        return found or next((entry for template, entry in self._templates if template.fits(uri)), None)
+            yield found
+        yield from (entry for template, entry in self._templates if template.fits(uri))
 
     def owner(self, uri: str) -> str | None:
         """The remote that a URI leads to."""

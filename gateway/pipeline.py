@@ -11,7 +11,7 @@ from typing import Any
 from gateway.calls import Served, Visit, error, mismatched_header, refusal, worded
 from gateway.catalog import Catalog
 from gateway.cuts import SCHEME, Cuts
-from gateway.joined import SIGNATURE, is_readable
+from gateway.joined import SIGNATURE
 from gateway.listing import Entry, unavailable
 from gateway.rates import Rates
 from gateway.rounds import Rounds, lists_tasks
@@ -213,8 +213,7 @@ class Pipeline:
     def _find(self, method: str, name: str, principal: Principal) -> Entry | None:
         """What a name leads to for this key; what it may not use is not found."""
         if method == "resources/read":
-            entry = self._catalog.resource(name)
-            return entry if entry is not None and is_readable(principal, entry, name) else None
+            return self._catalog.readable(name, principal)
         joined = self._catalog.joined
         entry = joined.tool(name) if method == "tools/call" else joined.prompt(name)
         if entry is None or not principal.allows(_METHOD_KIND[method], entry.remote, entry.own, entry.exposed):

@@ -316,3 +316,10 @@ def test_the_audit_is_followed_line_by_line_until_nobody_reads(manage, tmp_path)
         assert json.loads(following.stdout.readline())["event"] == "revoked"
         following.stdout.close()  # it notices without anything new to write
         assert following.wait(10) == 0
+
+
+def test_a_remote_that_is_not_there_is_named_with_the_one_that_was_meant(mcpkey, settings, tmp_path):
+    settings.MCP_CONFIG = tmp_path / "mcp-config.yaml"
+    settings.MCP_CONFIG.write_text("version: 1\nmcpServers: {stripe: {url: http://127.0.0.1:1/mcp}}\n")
+    assert "no remote strpie yet: did you mean stripe?" in mcpkey("generate", "ci", "--mcps", "strpie")[2]
+    assert "no remote" not in mcpkey("set", "ci", "--mcps", "stripe", "--rate", "stripe=5")[2]

@@ -158,8 +158,9 @@ def clean() -> dict[str, str]:
 @pytest.mark.edge(12)
 @pytest.mark.edge(20)
 def test_on_a_full_disk_there_is_no_half_backup_and_prune_makes_room(tmp_path: Path) -> None:
-    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("mkfs.ext4"):
-        reason = "needs root, unshare and mkfs.ext4"
+    tools = shutil.which("unshare") and shutil.which("mkfs.ext4")
+    if os.geteuid() != 0 or not tools or not Path("/dev/loop-control").exists():
+        reason = "needs root, unshare, mkfs.ext4 and loop devices"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     done = subprocess.run(
         ["unshare", "--mount", sys.executable, "-m", "tests.system.full_disk", str(tmp_path)],

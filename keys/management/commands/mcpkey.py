@@ -3,7 +3,7 @@
 import getpass
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from keys.models import KeyEvent
 from mcpserver.launch import snippets
 from mcpserver.lib import control
 from mcpserver.lib.clock import SystemClock
-from mcpserver.lib.command import Answer, JsonCommand, Lines, Subcommand, actor, usage_error
+from mcpserver.lib.command import Answer, JsonCommand, Lines, Subcommand, actor, nearest, usage_error
 from mcpserver.lib.errors import Exit, GatewayError
 
 FOLLOW_S = 1.0
@@ -55,16 +55,18 @@ class Generate(Subcommand):
         client: str | None,
         **grant: Any,
     ) -> dict[str, Any]:
+        changes = arguments.changes(**grant)
         made = services.generate(
             name=name,
             actor=actor(),
             grace=grace,
             expires_in=expires,
             replaces=replaces,
-            changes=arguments.changes(**grant),
+            changes=changes,
         )
         if client is not None:
             made["snippet"] = snippets.CLIENTS[client](_url(), made["key"])
+        _warn_of_strangers(changes, self.say)
         self.say(
             "Keep the key now: it is stored nowhere and cannot be shown again. A gateway that runs knows it in a second."
         )
@@ -108,6 +110,7 @@ class Set(Subcommand):
             raise usage_error("nothing to set", hint="see: mcpkey set --help")
         changed = services.change(actor=actor(), name=name, key_id=id, changes=changes, expires_in=expires)
         _tell_gateways()
+        _warn_of_strangers(changes, self.say)
         return changed
 
 
@@ -168,6 +171,24 @@ class Command(JsonCommand):
         "verify": Verify,
         "audit": Audit,
     }
+
+
+def _warn_of_strangers(changes: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """A remote may be added later; more often its name was mistyped, and the key sees nothing."""
+    named = [*changes.get("mcps", ()), *(remote for remote, _ in changes.get("rates", ()))]
+    if not named:
+        return
+    # Imported here: the configuration's schema costs more time than all the rest.
+    from remotes.management.mcp.sources import configured
+
+    try:
+        known = list(configured().remotes)
+    except GatewayError:  # A configuration that cannot be read is somebody else's concern.
+        return
+    for name in dict.fromkeys(named):
+        if name not in known:
+            meant = nearest(name, known)
+            say(f"There is no remote {name} yet" + (f": did you mean {meant}?" if meant else "."))
 
 
 def _followed(events: list[dict[str, Any]], wanted: dict[str, Any]) -> Iterator[dict[str, Any] | None]:

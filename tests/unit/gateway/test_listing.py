@@ -188,6 +188,16 @@ class TestJoining:
         assert (one.remote, other.remote) == ("b", "a")
         assert joined.resource("y://one") is None
 
+    async def test_a_uri_that_fits_templates_of_several_remotes_leads_to_each_of_them(self) -> None:
+        wide = {"a": "x://{n}", "b": "x://{+path}"}
+        listings = [
+            (name, await listing(name, templates=[{"uriTemplate": template, "name": "t"}]))
+            for name, template in wide.items()
+        ]
+        joined = Joined(1, listings)
+        assert [entry.remote for entry in joined.leads("x://1")] == ["a", "b"]
+        assert [entry.remote for entry in joined.leads("y://1")] == []
+
     async def test_a_key_sees_what_it_may_use_and_no_more(self) -> None:
         joined = Joined(1, [(name, await listing(name, tools=[tool("t")])) for name in ("a", "b")])
         assert names(joined, principal=Principal("x", "x", Grant(mcps=("a",)))) == ["a__t"]

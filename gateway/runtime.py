@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mcpserver
 from gateway import asking, guards, metrics, serving, trust
@@ -53,6 +53,9 @@ from remotes.upstream.client import Upstream
 from remotes.upstream.outcome import Failure
 from remotes.upstream.pool import Pool
 
+if TYPE_CHECKING:
+    from gateway.cluster import Cluster
+
 log = logging.getLogger("mcp.gateway")
 
 _WATCH_S = 1.0
@@ -62,6 +65,7 @@ _FLUSH_EVERY = 5
 KINDS = ("prompts", "resources", "tools")
 # A call that claims the next try of a circuit waits for the database, but not longer.
 _SHARE_S = 1.0
+_SHARE_EVERY_S = 5.0
 
 
 class Runtime:
@@ -75,8 +79,10 @@ class Runtime:
         environment: Mapping[str, str],
         run_dir: Path,
         berths: Path | None = None,
+        share: "Callable[[Neighbours], Cluster] | None" = None,
     ) -> None:
-        """`berths`: where several workers agree which of them runs a stdio remote's process; None: there is one worker."""
+        """`share` makes what several workers and machines have in common. `berths`: where several workers agree which of them
+        runs a stdio remote's process; None: there is one worker."""
         self.limits = limits
         self._started_with = limits
         self.clock = clock
@@ -84,6 +90,8 @@ class Runtime:
         self.slots = Slots(limits)
         self.rates = Rates(clock.monotonic)
         self.neighbours = Neighbours(run_dir)
+        self.cluster = share(self.neighbours) if share is not None else None
+        self.slots.cluster = self.cluster
         self.sessions = Sessions(secret, self.neighbours.own)
         self.recent = Recent(clock.monotonic)
         self.credentials = credentials.for_gateway(clock, self._credential_changed)
@@ -147,6 +155,8 @@ class Runtime:
             asyncio.create_task(self._watch(), name="watch"),
             asyncio.create_task(self._stay_within_limits(), name="guards"),
         ]
+        if self.cluster is not None:
+            self._tasks.append(asyncio.create_task(self._share(self.cluster), name="cluster"))
         await self.catalog.ready()  # a client that lists once, as many do, shall find what is there
 
     @property
@@ -158,6 +168,8 @@ class Runtime:
         self.draining = True
         self.pool.leave()
         self.neighbours.leave()
+        if self.cluster is not None:
+            await self.cluster.leave()
         for stream in list(self.streams):
             stream.finish()
 
@@ -173,6 +185,8 @@ class Runtime:
         await self.authenticator.close()
         self.cuts.close()
         self.neighbours.close()
+        if self.cluster is not None:
+            await self.cluster.close()
 
     def open_stream(self, key_id: str, announce: Callable[[str], bytes | None]) -> Outbox:
         """A new stream of one key. `announce` turns `tools`, `prompts` or `resources` into the message it wants, or None."""
@@ -208,6 +222,7 @@ class Runtime:
                 "per_key": [{"key": key_id, "active": active} for key_id, active in per_key],
             },
             "in_flight": self.slots.requests.active,
+            "cluster": self.cluster.facts() if self.cluster is not None else None,
             "mcps": {name: self._remote_status(name) for name in self.snapshot.remotes},
             "config": {
                 "revision": self.snapshot.revision,
@@ -299,6 +314,14 @@ class Runtime:
                 log.warning("cannot follow what changes: %s", error.message)
             except Exception:
                 log.exception("following what changes failed")
+
+    async def _share(self, cluster: "Cluster") -> None:
+        while True:
+            try:
+                await cluster.tick()
+            except Exception:
+                log.exception("telling the other workers failed")
+            await asyncio.sleep(_SHARE_EVERY_S)
 
     async def _stay_within_limits(self) -> None:
         usage = Usage()

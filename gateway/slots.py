@@ -1,10 +1,14 @@
 """How much may happen at once: requests in flight and open streams, per key and in all.
 
-A refusal costs nothing: it is decided from two counters before anything is started. Counts live in this worker's memory.
+A refusal costs nothing: it is decided from two counters before anything is started. Requests are bounded in each worker, whose
+memory that protects; streams in this worker and, where there are several, among all of them.
 """
+
+from typing import Protocol
 
 import msgspec
 
+from keys.principal import Principal
 from mcpserver.lib.limits import Limits
 
 
@@ -58,13 +62,46 @@ class Counter:
             del self.per_key[key_id]
 
 
+class Cluster(Protocol):
+    """Streams among all workers (`gateway.cluster`)."""
+
+    async def take(self, key_id: str, per_key: int, total: int) -> Full | None: ...
+
+    def give_back(self, key_id: str) -> None: ...
+
+
 class Slots:
     def __init__(self, limits: Limits) -> None:
         self.requests = Counter("requests in flight", total_status=503)
         self.streams = Counter("open streams", total_status=429)
+        self.cluster: Cluster | None = None
+        """Counts streams among all workers, where there are several."""
         self.follow(limits)
+
+    async def open_stream(self, principal: Principal) -> Full | None:
+        """Take a slot for a stream, here and among all workers, or say why there is none."""
+        key_id, own_max = principal.key_id, principal.grant.max_connections
+        full = self.streams.take(key_id, own_max)
+        if full is not None or self.cluster is None:
+            return full
+        per_key = self._per_key if own_max is None else own_max
+        try:
+            full = await self.cluster.take(key_id, per_key, self.streams.max)
+        except BaseException:
+            self.streams.give_back(key_id)
+            raise
+        if full is not None:
+            self.streams.refused += 1
+            self.streams.give_back(key_id)
+        return full
+
+    def close_stream(self, key_id: str) -> None:
+        self.streams.give_back(key_id)
+        if self.cluster is not None:
+            self.cluster.give_back(key_id)
 
     def follow(self, limits: Limits) -> None:
         """Take other limits from now on; what is open stays open."""
         self.requests.allow(limits.max_in_flight_per_key, limits.max_requests_in_flight)
+        self._per_key = limits.max_connections_per_key
         self.streams.allow(limits.max_connections_per_key, limits.max_total_connections)

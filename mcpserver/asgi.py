@@ -7,6 +7,7 @@ request starts it; then there is no drain, and no limit on bodies but that serve
 import asyncio
 import os
 from collections.abc import Awaitable
+from typing import Any
 
 import django
 
@@ -20,9 +21,19 @@ from django.core.asgi import get_asgi_application  # noqa: E402
 from gateway.endpoint.app import PATHS, Endpoint  # noqa: E402
 from gateway.endpoint.gate import Gate  # noqa: E402
 from gateway.endpoint.http import Receive, Scope, Send  # noqa: E402
+from gateway.neighbours import Neighbours  # noqa: E402
 from gateway.runtime import Runtime  # noqa: E402
 from mcpserver.lib.clock import SystemClock  # noqa: E402
 from monitoring import facts  # noqa: E402
+
+
+def _cluster(neighbours: Neighbours) -> Any:
+    """Imported here: a single worker needs none of it."""
+    from gateway.cluster import Cluster, address
+
+    here = settings.MCP_NODE_URL or address(settings.HOST, settings.PORT, settings.REDIS_URL)
+    return Cluster(settings.REDIS_URL, settings.SECRET_KEY.encode(), neighbours, here)
+
 
 runtime = Runtime(
     limits=settings.LIMITS,
@@ -32,6 +43,7 @@ runtime = Runtime(
     environment=os.environ,
     berths=settings.MCP_RUN_DIR if settings.MCP_WORKERS > 1 else None,
     run_dir=settings.MCP_RUN_DIR,
+    share=_cluster if settings.REDIS_URL else None,
 )
 _endpoint = Endpoint(
     runtime,

@@ -39,6 +39,8 @@ MCP_BACKUP_DIR: Path = _folder("MCP_BACKUP_DIR", "backups")
 MCP_RUN_DIR: Path = _folder("MCP_RUN_DIR", "run")
 MCP_WORKERS: int = _number("MCP_WORKERS", 1)
 REDIS_URL: str = env.str("REDIS_URL", default="")
+# Where the other machines of a cluster reach this one; without it, HOST, or the address that it has towards Redis.
+MCP_NODE_URL: str = env.str("MCP_NODE_URL", default="").rstrip("/")
 LOG_LEVEL: str = env.str("LOG_LEVEL", default="info").upper()
 MCP_ENCRYPTION_KEYS: list[str] = env.list("MCP_ENCRYPTION_KEYS", default=[])
 MCP_ALLOWED_ORIGINS: list[str] = env.list("MCP_ALLOWED_ORIGINS", default=[])

@@ -53,8 +53,8 @@ class LegacySse:
         self._lines: dict[str, Line] = {}
 
     async def get(self, principal: Principal, receive: Receive, send: Send) -> None:
-        slots = self._runtime.slots.streams
-        if (full := slots.take(principal.key_id, principal.grant.max_connections)) is not None:
+        slots = self._runtime.slots
+        if (full := await slots.open_stream(principal)) is not None:
             await respond(send, no_slot(full, None))
             return
         line = Line(f"{self._runtime.neighbours.own}.{secrets.token_hex(16)}", principal)
@@ -75,7 +75,7 @@ class LegacySse:
             for task in list(line.tasks):
                 task.cancel()
             self._runtime.close_stream(outbox)
-            slots.give_back(principal.key_id)
+            slots.close_stream(principal.key_id)
 
     async def post(self, principal: Principal, session_id: str, body: bytes, send: Send) -> None:
         line = self._lines.get(session_id)

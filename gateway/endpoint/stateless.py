@@ -100,8 +100,8 @@ async def _listen(runtime: Runtime, principal: Principal, call: Call, receive: R
     except jsonrpc.Malformed as error:
         await respond(send, refused(400, error.code, error.message, id=call.id))
         return
-    slots = runtime.slots.streams
-    if (no := slots.take(principal.key_id, principal.grant.max_connections)) is not None:
+    slots = runtime.slots
+    if (no := await slots.open_stream(principal)) is not None:
         await respond(send, no_slot(no, call.id))
         return
     granted: dict[str, Any] = {name: True for name in _WANTED if bytes(wanted.get(name, b"")) == b"true"}
@@ -130,7 +130,7 @@ async def _listen(runtime: Runtime, principal: Principal, call: Call, receive: R
     finally:
         runtime.subscriptions.close(subscriber)
         runtime.close_stream(outbox)
-        slots.give_back(principal.key_id)
+        slots.close_stream(principal.key_id)
 
 
 async def _watched(runtime: Runtime, principal: Principal, subscriber: Subscriber, uris: list[str]) -> list[str]:

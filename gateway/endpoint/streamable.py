@@ -94,12 +94,14 @@ async def _between_calls(
     send: Send,
 ) -> None:
     """Serve the session's own stream, where it was left or afresh; a newer one takes the place of an older one."""
-    older, slots = session.stream, runtime.slots.streams
-    if older is not None:
-        older.end()  # its slot passes on: a key with no slot to spare can reconnect
-    elif (full := slots.take(principal.key_id, principal.grant.max_connections)) is not None:
+    slots, is_first = runtime.slots, session.stream is None
+    if is_first and (full := await slots.open_stream(principal)) is not None:
         await respond(send, no_slot(full, None))
         return
+    if session.stream is not None:
+        session.stream.end()  # its slot passes on: a key with no slot to spare can reconnect
+        if is_first:  # it came while this one waited for a slot, which is now one too many
+            slots.close_stream(principal.key_id)
     trail, after = found or (_fresh_trail(runtime, session), 0)
     outbox = session.stream = trail.follow(after)
     first = sse.HEARTBEAT if found else sse.HEARTBEAT + trail.opening
@@ -113,7 +115,7 @@ async def _between_calls(
         trail.leave(outbox)
         if session.stream is outbox:
             session.stream = None
-            slots.give_back(principal.key_id)
+            slots.close_stream(principal.key_id)
 
 
 def _fresh_trail(runtime: Runtime, session: Session) -> Trail:
@@ -133,8 +135,8 @@ async def _rest_of_call(
     if not trail.has_more(after):
         await respond(send, _NO_MORE)
         return
-    slots = runtime.slots.streams
-    if (full := slots.take(principal.key_id, principal.grant.max_connections)) is not None:
+    slots = runtime.slots
+    if (full := await slots.open_stream(principal)) is not None:
         await respond(send, no_slot(full, None))
         return
     outbox = trail.follow(after)
@@ -145,7 +147,7 @@ async def _rest_of_call(
         log.debug("the client of a resumed call left again")
     finally:
         trail.leave(outbox)
-        slots.give_back(principal.key_id)
+        slots.close_stream(principal.key_id)
 
 
 async def delete(runtime: Runtime, principal: Principal, headers: inbound.Headers, send: Send) -> None:

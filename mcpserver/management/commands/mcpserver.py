@@ -54,10 +54,10 @@ class Start(Subcommand):
         parser.add_argument("--detach", action="store_true", help="come back when all is ready")
 
     def run(self, *, host: str, port: int, workers: int, no_worker: bool, detach: bool) -> Result:
-        if workers > 1:
+        if workers > 1 and not settings.REDIS_URL:
             raise usage_error(
-                "this version runs one worker: sessions and limits are not shared between several yet",
-                hint="leave MCP_WORKERS at 1",
+                f"{workers} workers count streams and find each other through Redis, and REDIS_URL is not set",
+                hint="set REDIS_URL, or leave MCP_WORKERS at 1",
             )
         _refuse_unguarded(host)
         if detach:
@@ -129,7 +129,7 @@ def _is_loopback(host: str) -> bool:
 
 def _supervise(host: str, port: int, workers: int, *, with_celery: bool) -> int:
     sockets = _sockets(host, port, workers)
-    address = {"HOST": host, "PORT": str(sockets[0].getsockname()[1])}
+    address = {"HOST": host, "PORT": str(sockets[0].getsockname()[1]), "MCP_WORKERS": str(workers)}
     specs = [_gateway(number, sockets, address) for number in range(len(sockets))]
     arbiter = Arbiter(
         [*specs, *([_celery()] if with_celery else [])],

@@ -54,7 +54,12 @@ def reload(path: Path, *, environment: Mapping[str, str] | None = None, clock: C
     """The head read anew, with what `${file:…}` holds now, whether or not it moved; None where it cannot be used here."""
     state = following(path, clock)
     with state.busy:
-        return _follow_head(state, path, state.environment if environment is None else environment)
+        snapshot = _follow_head(state, path, state.environment if environment is None else environment)
+        if snapshot is not None and load.digest(committing.held_by(path) or "") == snapshot.sha256:
+            # Whatever was wrong with an earlier edit, the file is in step now.
+            state.in_step, state.pending, state.is_behind = snapshot.sha256, None, False
+            state.watched.take()
+        return snapshot
 
 
 def _take_edit(state: Following, path: Path, environment: Mapping[str, str] | None, actor: str) -> None:

@@ -430,6 +430,29 @@ def test_an_invalid_edit_changes_nothing_and_is_shown_until_it_is_mended(gateway
     assert selectors.pending_error() is None
 
 
+def test_a_reload_takes_the_head_at_once_and_ends_what_was_pending(gateway, path):
+    gateway.start()
+    path.write_text(BROKEN)
+    gateway.looks()
+    assert selectors.pending_error()
+    path.write_text(TWO)
+    services.take(path, actor="test", environment={})
+    snapshot = services.reload(path, environment={}, clock=gateway.clock)
+    assert (snapshot.revision, list(snapshot.remotes), selectors.pending_error()) == (2, ["two"], None)
+    assert gateway.looks() == []
+
+
+@pytest.mark.edge(9)
+def test_a_reload_reads_the_files_that_hold_secrets_anew(gateway, path, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("one")
+    path.write_text(f"mcpServers: {{a: {{url: 'http://127.0.0.1:9/', headers: {{X-Key: '${{file:{secret}}}'}}}}}}\n")
+    assert gateway.start().remotes["a"].headers == {"X-Key": "one"}
+    secret.write_text("two")
+    snapshot = services.reload(path, environment={}, clock=gateway.clock)
+    assert (snapshot.revision, snapshot.remotes["a"].headers) == (1, {"X-Key": "two"})
+
+
 def test_a_file_that_vanishes_is_a_pending_error_and_its_return_ends_it(gateway, path):
     gateway.start()
     path.unlink()

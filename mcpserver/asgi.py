@@ -47,7 +47,12 @@ runtime = Runtime(
 )
 _endpoint = Endpoint(
     runtime,
-    Gate(runtime.authenticator, hosts=settings.ALLOWED_HOSTS, origins=settings.MCP_ALLOWED_ORIGINS),
+    Gate(
+        runtime.authenticator,
+        hosts=settings.ALLOWED_HOSTS,
+        origins=settings.MCP_ALLOWED_ORIGINS,
+        proxies=settings.PROXIES,
+    ),
 )
 _starting = asyncio.Lock()
 

@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from mcpserver.lib import limits as _limits
 from mcpserver.lib import log as _log
+from mcpserver.lib.proxies import Proxies as _Proxies
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -47,6 +48,7 @@ MCP_ALLOWED_ORIGINS: list[str] = env.list("MCP_ALLOWED_ORIGINS", default=[])
 MCP_TRUSTED_PROXIES: list[str] = env.list("MCP_TRUSTED_PROXIES", default=[])
 
 try:
+    PROXIES = _Proxies(MCP_TRUSTED_PROXIES)
     LIMITS = _limits.from_environment(env.ENVIRON)
     # files (rotated by us), external (rotated by others), stdout.
     MCP_LOG_TARGET = _log.target(env.str("MCP_LOG_TARGET", default="files"))

@@ -11,7 +11,6 @@ from ipaddress import ip_address
 import prometheus_client
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django_prometheus.exports import ExportToDjangoView
 from prometheus_client import multiprocess
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
@@ -21,6 +20,7 @@ from rest_framework.response import Response
 
 from monitoring import facts
 from monitoring import health as rules
+from monitoring.gauges import Gauges
 
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP", "HTTP_VIA")
 _NAMING_LABELS = frozenset({"remote", "mcp", "tool", "key"})
@@ -51,10 +51,11 @@ def health(request: Request) -> Response:
 
 def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus text. For strangers without the series that name remotes."""
-    if may_see_names(request):
-        exported: HttpResponse = ExportToDjangoView(request)
-        return exported
-    page = prometheus_client.generate_latest(_Nameless(_registry()))
+    names = may_see_names(request)
+    counted = _registry() if names else _Nameless(_registry())
+    page = prometheus_client.generate_latest(counted) + prometheus_client.generate_latest(
+        Gauges(facts.gather(), names=names)
+    )
     return HttpResponse(page, content_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 

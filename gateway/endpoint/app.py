@@ -51,8 +51,7 @@ class Endpoint:
         if method not in _ALLOWED[path]:
             await respond(send, _not_allowed(path, *_ALLOWED[path]))
             return
-        client = scope.get("client")
-        principal = await self._gate.admits(headers, doubled, client[0] if client else "")
+        principal = await self._gate.admits(headers, doubled, self._gate.source(scope))
         if isinstance(principal, Answer):
             await respond(send, principal)
             return

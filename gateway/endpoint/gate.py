@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from django.http.request import validate_host
 
 from gateway import metrics
-from gateway.endpoint.http import JSON, Answer, refused
+from gateway.endpoint.http import JSON, Answer, Scope, refused
 from keys.authenticate import Authenticator, Busy, presented
 from keys.principal import Principal
+from mcpserver.lib.proxies import Proxies
 from mcpserver.protocol import codes
 from mcpserver.protocol.inbound import Headers
 
@@ -25,9 +26,12 @@ _UNAUTHORIZED = b'{"error":"unauthorized","message":"send a valid key: Authoriza
 
 
 class Gate:
-    def __init__(self, authenticator: Authenticator, *, hosts: Iterable[str], origins: Iterable[str]) -> None:
+    def __init__(
+        self, authenticator: Authenticator, *, hosts: Iterable[str], origins: Iterable[str], proxies: Proxies
+    ) -> None:
         self._authenticator = authenticator
         self._hosts = list(hosts)
+        self._proxies = proxies
         self._origins = {origin.lower().rstrip("/") for origin in origins}
         self._seen: dict[tuple[bytes | None, bytes | None], Answer | None] = {}
 
@@ -44,6 +48,12 @@ class Gate:
             self._seen.clear()
         verdict = self._seen[about] = self._judge(*about)
         return verdict
+
+    def source(self, scope: Scope) -> str:
+        """Who asks: for the queue before argon2, which one source must not fill, and for the audit."""
+        client = scope.get("client")
+        peer: str = client[0] if client else ""
+        return self._proxies.source(peer, scope["headers"]) if self._proxies else peer
 
     async def admits(self, headers: Headers, doubled: bytes | None, source: str) -> Principal | Answer:
         """The principal behind the key, or the refusal."""

@@ -6,13 +6,19 @@ nothing here is trusted, and nothing is counted twice. A request is sent on once
 
 import asyncio
 import logging
-
-import aiohttp
+import socket
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from gateway import metrics
 from gateway.endpoint.http import Receive, Scope, Send, refused, respond
 from gateway.neighbours import Neighbours, Place
+from mcpserver.lib.control import Reachable
 from mcpserver.protocol import codes
+from remotes.upstream.http1 import Connection, HttpError, Response, Unreachable
+
+__all__ = ["Relay", "Unreachable"]
 
 log = logging.getLogger("mcp.relay")
 
@@ -27,14 +33,9 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-class Unreachable(Exception):
-    """Nobody opens there; nothing was sent."""
-
-
 class Relay:
     def __init__(self, neighbours: Neighbours) -> None:
         self._neighbours = neighbours
-        self._clients: dict[Place, aiohttp.ClientSession] = {}
         self._open = 0
 
     def wanted(self, scope: Scope, owner: str, key: str, *, settled: bool) -> Place | None:
@@ -69,62 +70,84 @@ class Relay:
                 task.cancel()
             await asyncio.gather(exchange, leaving, return_exceptions=True)
 
-    async def close(self) -> None:
-        for client in self._clients.values():
-            await client.close()
-
     async def _exchange(self, place: Place, scope: Scope, body: bytes | None, send: Send) -> None:
-        hops = _INSIDE if place.path else _BETWEEN_MACHINES
-        headers = [
-            (name.decode(), value.decode("latin-1")) for name, value in scope["headers"] if name not in _HOP_BY_HOP
-        ]
-        query = scope["query_string"].decode("latin-1")
-        address = (place.url or "http://worker") + scope["path"] + (f"?{query}" if query else "")
         try:
-            response = await self._client(place).request(
-                scope["method"],
-                address,
-                data=body,
-                headers=[*headers, (HOPS.decode(), hops.decode())],
-                allow_redirects=False,
-            )
-        except aiohttp.ClientConnectorError as error:
+            connection = await _connected(place)
+        except (OSError, TimeoutError) as error:
             self._neighbours.forget(place)
-            raise Unreachable from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            log.warning("a worker went away with a request that was sent on to it: %s", type(error).__name__)
+            raise Unreachable("tcp", type(error).__name__) from None
+        try:
+            response = await connection.exchange(_request(place, scope, body))
+            metrics.RELAYED.labels("worker" if place.path else "machine").inc()
+            await _pass_on(response, send)
+        except Unreachable:
+            self._neighbours.forget(place)
+            raise
+        except HttpError as error:
+            log.warning("a worker went away with a request that was sent on to it: the connection %s", error)
             why = "the worker that had this request went away: it may have been carried out"
             await respond(send, refused(502, codes.INTERNAL_ERROR, why))
-            return
-        metrics.RELAYED.labels("worker" if place.path else "machine").inc()
-        async with response:
-            await _pass_on(response, send)
-
-    def _client(self, place: Place) -> aiohttp.ClientSession:
-        client = self._clients.get(place)
-        if client is None:
-            connector = aiohttp.UnixConnector(place.path, limit=0) if place.path else aiohttp.TCPConnector(limit=0)
-            client = self._clients[place] = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
-                auto_decompress=False,
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            )
-        return client
+        finally:
+            connection.abort()
 
 
-async def _pass_on(response: aiohttp.ClientResponse, send: Send) -> None:
-    headers = [(name.lower(), value) for name, value in response.raw_headers if name.lower() not in _HOP_BY_HOP]
-    length = response.headers.get("Content-Length")
-    if length is not None and response.status != 204:
-        headers.append((b"content-length", length.encode()))
+class _Once:
+    """Each request has a connection of its own: that costs less than looking after warm ones would."""
+
+    def free(self, connection: Connection) -> None:
+        connection.close()
+
+    def gone(self, connection: Connection) -> None:
+        pass
+
+
+async def _connected(place: Place) -> Connection:
+    loop = asyncio.get_running_loop()
+    peer = await _reached(loop, place)
+    make = loop.create_unix_connection if place.path else loop.create_connection
+    _, connection = await make(partial(Connection, _Once(), peer), sock=peer)
+    return connection
+
+
+async def _reached(loop: asyncio.AbstractEventLoop, place: Place) -> socket.socket:
+    parts = urlsplit(place.url)
+    family = socket.AF_UNIX if place.path else socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET
+    peer = socket.socket(family)
+    peer.setblocking(False)
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            if place.path:
+                with Reachable(Path(place.path)) as address:
+                    await loop.sock_connect(peer, address)
+            else:
+                await loop.sock_connect(peer, (parts.hostname, parts.port))
+    except BaseException:
+        peer.close()
+        raise
+    return peer
+
+
+def _request(place: Place, scope: Scope, body: bytes | None) -> bytes:
+    query = scope["query_string"]
+    target = scope["path"].encode() + (b"?" + query if query else b"")
+    lines = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+    lines += [(HOPS, _INSIDE if place.path else _BETWEEN_MACHINES), (b"connection", b"close")]
+    if body is not None:
+        lines.append((b"content-length", b"%d" % len(body)))
+    head = b"".join(b"%b: %b\r\n" % line for line in lines)
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (scope["method"].encode(), target, head, body or b"")
+
+
+async def _pass_on(response: Response, send: Send) -> None:
+    headers = [(name, value) for name, value in response.headers.items() if name not in _HOP_BY_HOP]
+    if b"content-length" in response.headers and response.status != 204:
+        headers.append((b"content-length", response.headers[b"content-length"]))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     try:
-        async for chunk in response.content.iter_any():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    except (aiohttp.ClientError, ConnectionError) as error:
-        log.warning("a worker went away in the middle of an answer: %s", type(error).__name__)
+        while piece := await response.take():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except HttpError as error:
+        log.warning("a worker went away in the middle of an answer: the connection %s", error)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

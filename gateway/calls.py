@@ -58,7 +58,7 @@ class Visit(msgspec.Struct):
     """One request on its way through; `remote` and `name` are filled in for the log line.
 
     `ask` puts a remote's question to the client of a session; a 2026-07-28 client is asked by `parking` instead. `subscriber`
-    is how that session hears of what happens outside its requests.
+    is how that session hears of what happens outside its requests. `waited_s`: before its turn came, out of its own time.
     """
 
     call: Call
@@ -72,6 +72,7 @@ class Visit(msgspec.Struct):
     errands: list[Errand] = []
     remote: str = ""
     name: str = ""
+    waited_s: float = 0.0
 
 
 def refusal(call: Call, code: int, message: str, data: object = UNSET) -> Served:
@@ -84,7 +85,7 @@ def exchange_for(visit: Visit, entry: Entry, upstream: Upstream, now: float) -> 
     return Exchange(
         call.method,
         _own_params(call, entry, upstream),
-        deadline=now + upstream.spec.timeout_s,
+        deadline=now + upstream.spec.timeout_s - visit.waited_s,
         meta=call.meta,
         capabilities=call.capabilities,
         client_info=call.client_info,

@@ -22,12 +22,13 @@ from mcpserver.protocol import codes, jsonrpc, versions
 from mcpserver.protocol.inbound import Call
 from mcpserver.protocol.naming import SEPARATOR
 from remotes import status
-from remotes.config.snapshot import Snapshot
+from remotes.config.snapshot import TIMEOUT_S, Snapshot
 from remotes.upstream.client import Upstream
 from remotes.upstream.pool import Pool
 
 _INSTRUCTIONS_MAX = 8192
 _DISCOVER_TTL_MS = 300_000
+_FROM_MEMORY = frozenset((*versions.LISTS, "ping", "server/discover"))
 _METHOD_KIND: dict[str, Kind] = {"tools/call": "tool", "prompts/get": "prompt", "resources/read": "resource"}
 
 
@@ -74,6 +75,16 @@ class Pipeline:
             RecursionError
         ):  # what one reader still took may be too deep for the next, who stands deeper in the stack
             return refusal(visit.call, codes.INVALID_PARAMS, "nested too deeply")
+
+    def time_for(self, visit: Visit) -> float:
+        """How long a request may take in all: as its remote is configured; none for what is answered from memory."""
+        call = visit.call
+        if call.method in _FROM_MEMORY:
+            return 0.0
+        name = jsonrpc.text(call.params.get(versions.ROUTED[call.method])) if call.method in versions.ROUTED else None
+        entry = self._find(call.method, name, visit.principal) if name else None
+        spec = visit.snapshot.remotes.get(entry.remote) if entry is not None else None
+        return spec.timeout_s if spec is not None else TIMEOUT_S
 
     def capabilities(self, *, modern: bool) -> dict[str, Any]:
         """What the gateway offers: the same while remotes come and go, because a handshake client reads it once."""

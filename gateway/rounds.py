@@ -245,7 +245,7 @@ class Rounds:
         if found is not None and found.parked:
             return await self._resumed(visit, entry, found, digest)
         began = self._loop_time()
-        greeting = await self._attempts.greeting(base, began + base.spec.timeout_s)
+        greeting = await self._attempts.greeting(base, began + base.spec.timeout_s - visit.waited_s)
         if greeting is not None and not greeting.modern:
             return await self._parked(visit, entry, base, digest, began)
         return await self._relayed(visit, entry, base, found, began)

@@ -222,6 +222,7 @@ class Runtime:
                 "per_key": [{"key": key_id, "active": active} for key_id, active in per_key],
             },
             "in_flight": self.slots.requests.active,
+            "waiting": self.slots.requests.waiting,
             "cluster": self.cluster.facts() if self.cluster is not None else None,
             "mcps": {name: self._remote_status(name) for name in self.snapshot.remotes},
             "config": {

@@ -1,15 +1,22 @@
 """How much may happen at once: requests in flight and open streams, per key and in all.
 
-A refusal costs nothing: it is decided from two counters before anything is started. Requests are bounded in each worker, whose
-memory that protects; streams in this worker and, where there are several, among all of them.
+A refusal costs nothing: it is decided from two counters before anything is started. A request over its key's limit may wait for
+its turn, for a moment, with as many others of its key as may be in flight: callers who send fifty at once mean no harm. No key
+waits behind another's requests. Requests are bounded in each worker, whose memory that protects; streams in this worker and,
+where there are several, among all of them.
 """
 
+import asyncio
+from collections import deque
 from typing import Protocol
 
 import msgspec
 
 from keys.principal import Principal
 from mcpserver.lib.limits import Limits
+
+RETRY_AFTER_S = 5
+KEY_STATUS = 429
 
 
 class Full(msgspec.Struct, frozen=True):
@@ -33,9 +40,12 @@ class Counter:
         """Why nothing of this kind is begun at present, whoever asks."""
         self._what = what
         self._total_status = total_status
+        self.waiting = 0
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     def allow(self, per_key: int, total: int) -> None:
         self._max_per_key, self.max = per_key, total
+        self._pass_on()
 
     def take(self, key_id: str, own_max: int | None = None) -> Full | None:
         """Take a slot, or say why there is none; a slot that was taken is given back exactly once. `own_max`: the key's own."""
@@ -45,13 +55,52 @@ class Counter:
         held = self.per_key.get(key_id, 0)
         if held >= (most := self._max_per_key if own_max is None else own_max):
             self.refused += 1
-            return Full(429, 5, f"this key has {held} {self._what}, its limit is {most}")
+            return Full(KEY_STATUS, RETRY_AFTER_S, f"this key has {held} {self._what}, its limit is {most}")
         if self.active >= self.max:
             self.refused += 1
-            return Full(self._total_status, 5, f"the gateway has {self.active} {self._what}, its limit is {self.max}")
+            return Full(
+                self._total_status,
+                RETRY_AFTER_S,
+                f"the gateway has {self.active} {self._what}, its limit is {self.max}",
+            )
         self.per_key[key_id] = held + 1
         self.active += 1
         return None
+
+    async def wait(self, key_id: str, full: Full, seconds: float) -> Full | None:
+        """After `take` said `full`: a slot when its turn comes, first come first served; or why there is none.
+
+        What takes no time, `seconds` 0, has it at once beyond its key's limit. Who is cancelled while it waits leaves the queue.
+        """
+        if full.status != KEY_STATUS:
+            return full
+        if seconds > 0 and not await self._turn(key_id, seconds):
+            return full
+        if seconds <= 0:
+            self._add(key_id)
+        self.refused -= 1
+        return None
+
+    async def _turn(self, key_id: str, seconds: float) -> bool:
+        if len(self._waiting.get(key_id, ())) >= self._max_per_key or self.waiting >= self.max:
+            return False
+        queue = self._waiting.setdefault(key_id, deque())
+        turn = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        self.waiting += 1
+        try:
+            await asyncio.wait((turn,), timeout=seconds)
+        except asyncio.CancelledError:
+            if turn.done():  # its turn came in the same moment
+                self.give_back(key_id)
+            raise
+        finally:
+            self.waiting -= 1
+            if not turn.done():
+                queue.remove(turn)
+            if not queue and self._waiting.get(key_id) is queue:
+                del self._waiting[key_id]
+        return turn.done()
 
     def give_back(self, key_id: str) -> None:
         self.active -= 1
@@ -60,6 +109,19 @@ class Counter:
             self.per_key[key_id] = held
         else:
             del self.per_key[key_id]
+        if self._waiting:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """To whoever waits longest of each key that has room. Only keys at their own limit have anybody waiting."""
+        for key_id, queue in self._waiting.items():
+            while queue and self.active < self.max and self.per_key.get(key_id, 0) < self._max_per_key:
+                self._add(key_id)
+                queue.popleft().set_result(None)
+
+    def _add(self, key_id: str) -> None:
+        self.per_key[key_id] = self.per_key.get(key_id, 0) + 1
+        self.active += 1
 
 
 class Cluster(Protocol):

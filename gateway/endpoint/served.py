@@ -53,12 +53,14 @@ async def serve(
     if (full := runtime.rates.take(principal)) is not None:
         metrics.REFUSED.labels("rate").inc()
         return full
-    if (full := runtime.slots.requests.take(principal.key_id)) is not None:
-        metrics.REFUSED.labels("requests").inc()
-        return full
-    visit = Visit(call, principal, runtime.snapshot, _filtered(call, notify), headers, ask, session_id, subscriber)
     monotonic = runtime.clock.monotonic
     began = monotonic()
+    visit = Visit(call, principal, runtime.snapshot, _filtered(call, notify), headers, ask, session_id, subscriber)
+    if (full := runtime.slots.requests.take(principal.key_id)) is not None:
+        if (full := await _turn(runtime, visit, full)) is not None:
+            metrics.REFUSED.labels("requests").inc()
+            return full
+        visit.waited_s = monotonic() - began
     verdict, code = Verdict.CANCELLED, 0
     try:
         served = await runtime.pipeline.serve(visit)
@@ -91,6 +93,12 @@ async def serve(
             request=request_id(),
             ms=round(seconds * 1000, 2),
         )
+
+
+async def _turn(runtime: Runtime, visit: Visit, full: Full) -> Full | None:
+    """A slot for a request over its key's limit, soon and within its own time; or why there is none."""
+    seconds = min(runtime.limits.slot_wait_s, runtime.pipeline.time_for(visit))
+    return await runtime.slots.requests.wait(visit.principal.key_id, full, seconds)
 
 
 async def serve_posted(

@@ -22,6 +22,8 @@ class Limits:
     max_requests_in_flight: int = 100
     max_in_flight_per_key: int = 32
     max_in_flight_per_remote: int = 32
+    # A request over its key's limit waits so long for its turn, and no longer than its remote may take in all.
+    slot_wait_s: float = 10
     # Processes of stdio remotes that run at once. `isolation: key` and `session` start one for each.
     max_processes: int = 64
     max_request_size: int = 1 * MIB

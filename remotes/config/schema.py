@@ -170,6 +170,9 @@ class GatewaySection(Section):
     max_requests_in_flight: Annotated[int | None, Field(ge=1, description="Requests worked on at once.")] = None
     max_in_flight_per_key: Annotated[int | None, Field(ge=1, description="The same, of one key.")] = None
     max_in_flight_per_remote: Annotated[int | None, Field(ge=1, description="The same, to one remote.")] = None
+    slot_wait_s: Annotated[
+        Seconds | None, Field(description="A request over its key's limit may wait this long for its turn.")
+    ] = None
     max_processes: Annotated[int | None, Field(ge=1, description="Processes of stdio remotes that run at once.")] = None
     max_tool_response_size: Annotated[int | None, Field(ge=1024, description="Bytes of one answer.")] = None
     max_payload_memory_mb: Annotated[int | None, Field(ge=1, description="Large answers together, per worker.")] = None

@@ -560,6 +560,7 @@ def gateway(_whole_gateway: Gateway) -> Gateway:
 def _tight_gateway() -> Iterator[Gateway]:
     down = f"http://127.0.0.1:{peers.free_port()}/mcp"
     limits = {"MCP_MAX_REQUESTS_IN_FLIGHT": "3", "MCP_MAX_IN_FLIGHT_PER_KEY": "2", "MCP_MAX_TOTAL_CONNECTIONS": "12"}
+    limits |= {"MCP_SLOT_WAIT_S": "0.1"}
     with prepared({"odd": odd(), "down": {"url": down}}, **limits) as gateway:
         yield gateway.start().healthy("odd")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.component.real_gateway import PREFIX, Gateway, Session, message, until
+from tests.component.real_gateway import PREFIX, Client, Gateway, Session, message, until
 
 REMOTES = ["new", "old", "sse", "demo"]
 # `demo` has no journal; `odd` answers nothing by itself.
@@ -210,23 +210,20 @@ class TestSilence:
 
 
 class TestSlots:
-    """`tight`: two requests in flight per key, three in all."""
+    """`tight`: two requests in flight per key, three in all; a turn is waited for no longer than a tenth of a second."""
 
     @pytest.mark.edge(3)
     def test_one_key_meets_its_own_limit_and_all_keys_the_total(self, tight: Gateway) -> None:
         main, other = tight.client(), tight.client("other")
         with contextlib.ExitStack() as stack:
-            tags = []
-            for client in (main, main, other):
-                tag, params = waiting("odd", "wait")
-                tags.append(tag)
-                stack.enter_context(
-                    contextlib.closing(client.post_only("POST", "/mcp", *client.modern_request("tools/call", params)))
-                )
+            tags = [self.begun(stack, client) for client in (main, main)]
             until(lambda: all(tight.journal_of(tag) for tag in tags), "all started")
-            own = main.modern("tools/list", id="x")
+            own = main.modern("tools/call", {"name": "odd__wait"}, id="x")
             assert own.error == (429, -32603, "x")
             assert own.headers["retry-after"] == "5"
+            assert main.modern("tools/list").status == 200, "what is answered from memory waits for no turn"
+            tags.append(self.begun(stack, other))
+            until(lambda: all(tight.journal_of(tag) for tag in tags), "all started")
             total = other.modern("tools/list", id="y")
             assert total.error == (503, -32603, "y")
             assert total.headers["retry-after"] == "5"
@@ -236,6 +233,13 @@ class TestSlots:
                 assert relay.opened().call("ping", id="w")["error"]["code"] == -32603
         until(lambda: not tight.status()["in_flight"], within_s=5)
         assert main.modern("tools/list").status == 200
+
+    @staticmethod
+    def begun(stack: contextlib.ExitStack, client: Client) -> str:
+        tag, params = waiting("odd", "wait")
+        call = client.post_only("POST", "/mcp", *client.modern_request("tools/call", params))
+        stack.enter_context(contextlib.closing(call))
+        return tag
 
 
 class TestAtTheEdge:

@@ -1,5 +1,8 @@
 """Slots: refused before anything is started, given back exactly once, one key's never another's."""
 
+import asyncio
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,3 +70,166 @@ def test_a_keys_own_limit_takes_the_place_of_everybodys() -> None:
     assert streams.take("a", 2) is None
     assert streams.take("b", 1) == Full(429, 5, "the gateway has 2 open streams, its limit is 2")
     assert streams.take("a", 2) == Full(429, 5, "this key has 2 open streams, its limit is 2")
+
+
+class Callers:
+    """Requests of several keys, each a task that holds its slot until it is let go."""
+
+    def __init__(self, per_key: int, total: int) -> None:
+        self.slots = Counter("requests in flight", total_status=503)
+        self.slots.allow(per_key, total)
+        self.running: list[str] = []
+        self.ended: dict[str, Full | None] = {}
+        self._go = asyncio.Event()
+
+    def send(self, name: str, *, seconds: float = 60) -> asyncio.Task[None]:
+        return asyncio.create_task(self._serve(name, name[0], seconds))
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def let_go(self) -> None:
+        go, self._go = self._go, asyncio.Event()
+        go.set()
+        await self.settle()
+
+    async def _serve(self, name: str, key: str, seconds: float) -> None:
+        if (full := self.slots.take(key)) is not None and (
+            full := await self.slots.wait(key, full, seconds)
+        ) is not None:
+            self.ended[name] = full
+            return
+        self.running.append(name)
+        try:
+            await self._go.wait()
+            self.ended[name] = None
+        finally:
+            self.running.remove(name)
+            self.slots.give_back(key)
+
+    def leaves_no_trace(self) -> bool:
+        slots = self.slots
+        return (slots.active, slots.per_key, slots.waiting, slots._waiting) == (0, {}, 0, {})
+
+
+@pytest.mark.edge(15)
+async def test_who_is_over_its_keys_limit_waits_for_its_turn_in_order_and_no_other_key_with_it() -> None:
+    callers = Callers(per_key=2, total=4)
+    for name in ("a1", "a2", "a3", "a4", "b1"):
+        callers.send(name)
+    await callers.settle()
+    assert callers.running == ["a1", "a2", "b1"]
+    assert callers.slots.waiting == 2
+    await callers.let_go()
+    assert callers.running == ["a3", "a4"]
+    await callers.let_go()
+    assert callers.ended == dict.fromkeys(("a1", "a2", "b1", "a3", "a4"))
+    assert callers.slots.refused == 0
+    assert callers.leaves_no_trace()
+
+
+async def test_as_many_wait_as_may_run_and_the_next_is_refused_at_once() -> None:
+    callers = Callers(per_key=2, total=9)
+    tasks = [callers.send(f"a{number}") for number in range(5)]
+    await callers.settle()
+    assert callers.ended == {"a4": Full(429, 5, "this key has 2 requests in flight, its limit is 2")}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert callers.leaves_no_trace()
+
+
+async def test_all_keys_together_have_no_more_waiting_than_may_run() -> None:
+    callers = Callers(per_key=2, total=5)
+    for key in "ab":
+        for number in range(4):
+            callers.send(f"{key}{number}")
+    await callers.settle()
+    callers.slots.allow(2, 4)
+    for name in ("c1", "a9", "b9"):
+        callers.send(name)
+    await callers.settle()
+    assert {name: full and full.status for name, full in callers.ended.items()} == {"c1": 503, "a9": 429, "b9": 429}
+    while len(callers.ended) < 11:
+        await callers.let_go()
+    assert callers.leaves_no_trace()
+
+
+async def test_a_turn_that_does_not_come_in_time_is_a_refusal() -> None:
+    callers = Callers(per_key=1, total=9)
+    callers.send("a1")
+    await callers.send("a2", seconds=0.01)
+    assert callers.ended == {"a2": Full(429, 5, "this key has 1 requests in flight, its limit is 1")}
+    assert callers.slots.refused == 1
+    await callers.let_go()
+    assert callers.leaves_no_trace()
+
+
+async def test_who_leaves_gives_its_place_up_also_in_the_moment_of_its_turn() -> None:
+    callers = Callers(per_key=2, total=9)
+    tasks = [callers.send(name) for name in ("a1", "a2", "a3", "a4")]
+    await callers.settle()
+    tasks[0].cancel()
+    await asyncio.sleep(0)  # its slot goes to the third now
+    tasks[2].cancel()
+    await callers.settle()
+    assert callers.running == ["a2", "a4"]
+    await callers.let_go()
+    assert callers.leaves_no_trace()
+
+
+async def test_where_the_gateway_is_full_nobody_waits() -> None:
+    callers = Callers(per_key=2, total=2)
+    for name in ("a1", "b1", "c1"):
+        callers.send(name)
+    await callers.settle()
+    assert callers.ended == {"c1": Full(503, 5, "the gateway has 2 requests in flight, its limit is 2")}
+    await callers.let_go()
+    assert callers.leaves_no_trace()
+
+
+async def test_what_takes_no_time_goes_at_once() -> None:
+    slots = Counter("requests in flight", total_status=503)
+    slots.allow(1, 9)
+    assert slots.take("a") is None
+    full = slots.take("a")
+    assert full is not None
+    assert await slots.wait("a", full, 0.0) is None
+    slots.give_back("a")
+    slots.give_back("a")
+    assert (slots.active, slots.per_key, slots.refused) == (0, {}, 0)
+
+
+async def test_a_higher_limit_lets_those_in_who_wait() -> None:
+    callers = Callers(per_key=1, total=9)
+    for name in ("a1", "a2", "a3"):
+        callers.send(name)
+    await callers.settle()
+    callers.slots.allow(2, 9)
+    await callers.settle()
+    assert callers.running == ["a1", "a2"]
+    await callers.let_go()
+    await callers.let_go()
+    assert callers.leaves_no_trace()
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_comes_and_goes_the_limits_hold_and_nothing_is_left(seed: int) -> None:
+    chance = random.Random(seed)
+    callers = Callers(per_key=3, total=7)
+    tasks: list[asyncio.Task[None]] = []
+    for number in range(400):
+        tasks.append(callers.send(f"{chance.choice('abcd')}{number}", seconds=chance.choice((0.001, 60))))
+        if chance.random() < 0.3:
+            chance.choice(tasks).cancel()
+        if chance.random() < 0.3:
+            callers.slots.allow(chance.randint(2, 4), 7)
+        if chance.random() < 0.1:
+            await callers.let_go()
+        await asyncio.sleep(0)
+        assert callers.slots.active <= 7
+        assert all(held <= 4 for held in callers.slots.per_key.values())
+    while not all(task.done() for task in tasks):
+        await callers.let_go()
+    assert callers.leaves_no_trace()

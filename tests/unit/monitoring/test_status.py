@@ -22,6 +22,7 @@ def worker(**said: Any) -> dict[str, Any]:
         "draining": False,
         "connections": {"active": 2, "max": 100, "per_key": [{"key": "main", "active": 2}]},
         "in_flight": 1,
+        "waiting": 1,
         "payloads": {"bytes": 3, "kept_bytes": 1, "max_bytes": 10, "waiting": 0, "waited": 5},
         "mcps": {"demo": {"status": "healthy", "tools": 3}},
         "config": {"revision": 2, "sha256": "ab"},
@@ -53,6 +54,7 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         "shedding": [],
         "connections": {"active": 3, "max": 100, "per_key": [{"key": "main", "active": 3}], "refused": 4},
         "in_flight": 2,
+        "waiting": 2,
         "payloads": {"bytes": 6, "kept_bytes": 2, "max_bytes": 20, "waiting": 0, "waited": 10},
         "mcps": {"demo": {"status": "degraded", "tools": 3}},
         "config": {"revision": 2, "sha256": "ab"},
@@ -85,8 +87,8 @@ def test_a_remote_is_described_by_its_worker_over_what_probes_wrote_down() -> No
 
 def test_the_document_has_every_section_whoever_answered() -> None:
     sections = [
-        "server", "connections", "in_flight", "payloads", "mcps", "memory", "cpu", "fds", "disk", "errors", "latency", "worker",
-        "dependencies", "clock", "config", "warnings", "limits",
+        "server", "connections", "in_flight", "waiting", "payloads", "mcps", "memory", "cpu", "fds", "disk", "errors", "latency",
+        "worker", "dependencies", "clock", "config", "warnings", "limits",
     ]  # fmt: skip
     running = status.document(Gathered(FACTS, workers=[worker()], supervisor={"pid": 6}))
     down = status.document(Gathered(replace(FACTS, started=False)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from gateway import inventory, serving
+from gateway import inventory, report, serving
 from gateway.calls import Visit
 from gateway.runtime import Runtime
 from keys.principal import Principal
@@ -66,7 +66,7 @@ class Control:
         tools = inventory.offered(joined, runtime.catalog, runtime.snapshot, principal)
         if hidden:
             tools += inventory.hidden(joined, runtime.catalog, runtime.snapshot, runtime.pins)
-        return {"ok": True, "tools": tools, "problems": runtime.problems()}
+        return {"ok": True, "tools": tools, "problems": report.problems(runtime)}
 
     def _named(self, key: str) -> Principal:
         found = self._runtime.authenticator.named(key)

@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mcpserver
-from gateway import asking, guards, metrics, serving, trust
+from gateway import asking, guards, metrics, report, serving
 from gateway.attempts import Attempts
 from gateway.catalog import Catalog, Kept
 from gateway.circuits import Circuits
@@ -38,7 +37,6 @@ from gateway.subscriptions import Subscriptions
 from gateway.tasks import TaskIds
 from keys.authenticate import Authenticator
 from keys.principal import Principal
-from mcpserver.lib import log as logs
 from mcpserver.lib.clock import Clock
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
@@ -49,7 +47,6 @@ from remotes import selectors, services, status
 from remotes.config.snapshot import Snapshot
 from remotes.tokens import credentials
 from remotes.upstream.budget import Budget
-from remotes.upstream.client import Upstream
 from remotes.upstream.outcome import Failure
 from remotes.upstream.pool import Pool
 
@@ -134,15 +131,15 @@ class Runtime:
         self._config = config
         self._following = asyncio.Lock()
         self._environment = environment
-        self._started: datetime | None = None
-        self._began = clock.monotonic()
+        self.started_at: datetime | None = None
+        self.began = clock.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._contacts: dict[str, dict[str, Any]] = {}
         self._streams_ended = 0
 
     async def start(self, *, again: bool = False) -> None:
         """Load keys and configuration; raises GatewayError with what is wrong. `again`: this follows a crash."""
-        self._started = self.clock.now()
+        self.started_at = self.clock.now()
         await self.authenticator.start()
         self.authenticator.on_revoked.append(self._revoked)
         self.authenticator.on_changed.append(self._changed)
@@ -205,71 +202,7 @@ class Runtime:
 
     def status(self) -> dict[str, Any]:
         """The live facts, for the control socket and health; cheap, and safe to call from another thread."""
-        lines = logs.state()
-        per_key = sorted(self.slots.streams.per_key.items())
-        return {
-            "ok": True,
-            "pid": os.getpid(),
-            "version": mcpserver.__version__,
-            "started_at": self._started.isoformat(timespec="seconds") if self._started else None,
-            "uptime_s": round(self.clock.monotonic() - self._began, 1),
-            "draining": self.draining,
-            "shedding": list(self.shedding),
-            "connections": {
-                "active": self.slots.streams.active,
-                "max": self.slots.streams.max,
-                "refused": self.slots.streams.refused,
-                "per_key": [{"key": key_id, "active": active} for key_id, active in per_key],
-            },
-            "in_flight": self.slots.requests.active,
-            "waiting": self.slots.requests.waiting,
-            "cluster": self.cluster.facts() if self.cluster is not None else None,
-            "mcps": {name: self._remote_status(name) for name in self.snapshot.remotes},
-            "config": {
-                "revision": self.snapshot.revision,
-                "sha256": self.snapshot.sha256,
-                "pending_error": selectors.pending_error(),
-            },
-            "payloads": {
-                "bytes": self.budget.bytes,
-                "kept_bytes": self.budget.kept_bytes,
-                "max_bytes": self.budget.max_bytes,
-                "waiting": self.budget.waiting,
-                "waited": self.budget.waited,
-            },
-            "log": {"dropped": lines.dropped, "stopped": lines.stopped},
-            "errors": {"rate": self.recent.errors_per_minute()},
-            "latency": self.recent.percentiles_ms(),
-            "warnings": self.problems(),
-        }
-
-    def problems(self) -> list[str]:
-        """What is wrong with what remotes offer, and what is not as it was approved."""
-        doubts = [line for name in self.snapshot.remotes for line in trust.doubts(self.catalog, name)]
-        return [*self.catalog.joined.problems, *doubts]
-
-    def _remote_status(self, name: str) -> dict[str, Any]:
-        spec = self.snapshot.remotes[name]
-        kept = self.catalog.kept(name)
-        listing = kept.listing if kept is not None else None
-        failure = kept.failure if kept is not None else None
-        is_reached, is_degraded = kept is not None and kept.is_reached, not self.circuits.is_closed(name)
-        return {
-            "status": str(status.of(spec, reached=is_reached, failure=failure, degraded=is_degraded)),
-            "circuit": self.circuits.document(name),
-            "transport": listing.greeting.transport if listing else spec.transport,
-            "era": listing.greeting.revision if listing else None,
-            "tools": len(listing.entries.get("tools/list", ())) if listing else 0,
-            "latency_ms": kept.latency_ms if kept is not None else None,
-            "last_error": failure.told if failure is not None else None,
-            "phase": failure.phase if failure is not None else None,
-            "missing_env": [missing.variable for missing in spec.missing],
-            "auth": self.credentials.describe(name),
-            **trust.facts(self.catalog, spec),
-        } | ({"process": self._process_status(kept.upstream)} if kept is not None and spec.transport == "stdio" else {})
-
-    def _process_status(self, upstream: Upstream) -> dict[str, Any] | None:
-        return None if upstream.is_elsewhere else upstream.record.facts(self.clock.monotonic())
+        return report.document(self)
 
     def _swap(self, snapshot: Snapshot, eras: Mapping[str, str]) -> None:
         """One reference: whoever read the old snapshot keeps it."""

@@ -13,7 +13,6 @@ from msgspec import Raw
 from mcpserver.protocol import codes, jsonrpc
 from mcpserver.protocol.versions import HANDSHAKE, MODERN, NEWEST_HANDSHAKE
 from remotes.config.snapshot import RemoteSpec
-from remotes.upstream import http as streamable
 from remotes.upstream.budget import Budget
 from remotes.upstream.connection import Connection, Greeting, Listener, discovered, greeting
 from remotes.upstream.credential import NO_CREDENTIAL, Credential
@@ -22,7 +21,9 @@ from remotes.upstream.envelope import CLIENT_INFO, Exchange
 from remotes.upstream.origin import Origin
 from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Refusal
 from remotes.upstream.record import Places, Record
+from remotes.upstream.sessions import Sessions
 from remotes.upstream.sse import open_sse
+from remotes.upstream.stateless import Stateless
 from remotes.upstream.stdio import open_stdio
 
 _MODERN_ERRORS = (codes.UNSUPPORTED_VERSION, codes.MISSING_CAPABILITY, codes.HEADER_MISMATCH)
@@ -73,7 +74,7 @@ async def _http(attempt: Attempt, known: str) -> Connection:
         return await _event_stream(attempt)
     assert origin is not None, "a remote with an address needs its origin"
     if known in ("", MODERN):
-        stateless = streamable.Stateless(spec, origin, attempt.listener, attempt.budget, attempt.credential)
+        stateless = Stateless(spec, origin, attempt.listener, attempt.budget, attempt.credential)
         verdict = await _discover(stateless, attempt.deadline)
         if isinstance(verdict, Greeting):
             stateless.greeting = verdict
@@ -82,7 +83,7 @@ async def _http(attempt: Attempt, known: str) -> Connection:
             raise Failed(_not_modern(spec, verdict))
         if verdict is not None and _decides_nothing(verdict):
             raise Failed(verdict)
-    sessions = streamable.Sessions(spec, origin, attempt.listener, attempt.budget, attempt.credential)
+    sessions = Sessions(spec, origin, attempt.listener, attempt.budget, attempt.credential)
     try:
         sessions.greeting = await _initialize(sessions, attempt, "http")
     except Failed as failed:
@@ -186,7 +187,7 @@ async def _greeted(channel: Duplex, attempt: Attempt, transport: str) -> Connect
     return channel
 
 
-async def _confirm(connection: streamable.Sessions | Duplex, attempt: Attempt) -> None:
+async def _confirm(connection: Sessions | Duplex, attempt: Attempt) -> None:
     try:
         async with asyncio.timeout_at(attempt.deadline):
             await connection.notify("notifications/initialized")
@@ -195,9 +196,9 @@ async def _confirm(connection: streamable.Sessions | Duplex, attempt: Attempt) -
         raise Failed(Failure(Fault.TIMEOUT, "handshake", why)) from None
 
 
-async def _discover(connection: streamable.Stateless | Duplex, deadline: float) -> Greeting | Failure | None:
+async def _discover(connection: Stateless | Duplex, deadline: float) -> Greeting | Failure | None:
     """Who is there, if it is modern; None for a clear no; a Failure where nothing usable came back."""
-    transport = "http" if isinstance(connection, streamable.Stateless) else "stdio"
+    transport = "http" if isinstance(connection, Stateless) else "stdio"
     connection.greeting = Greeting(transport, MODERN, {})  # the question is written in the era it asks about
     outcome = await connection.request(Exchange("server/discover", {}, deadline=deadline))
     if isinstance(outcome, Refusal) and _offers(outcome, MODERN):  # refused the version and lists it: ask again, once
@@ -236,7 +237,7 @@ def _offers(refusal: Refusal, revision: str) -> bool:
     return any(jsonrpc.text(one) == revision for one in supported)
 
 
-async def _initialize(connection: streamable.Sessions | Duplex, attempt: Attempt, transport: str) -> Greeting:
+async def _initialize(connection: Sessions | Duplex, attempt: Attempt, transport: str) -> Greeting:
     spec = attempt.spec
     proposed = spec.era if spec.era in HANDSHAKE else NEWEST_HANDSHAKE
     connection.greeting = Greeting(transport, "", {})  # no era yet, whatever was asked before

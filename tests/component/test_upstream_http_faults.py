@@ -287,7 +287,7 @@ async def test_a_legacy_remote_is_told_of_a_timeout_and_of_a_caller_that_left():
 
 
 async def test_a_remote_that_takes_no_cancellations_does_not_pile_them_up(monkeypatch):
-    monkeypatch.setattr("remotes.upstream.http._TELL_S", 0.2)
+    monkeypatch.setattr("remotes.upstream.sessions._TELL_S", 0.2)
     script = legacy({"tools/call": silence, "notifications/cancelled": silence})
     async with served(script) as server, upstream(http(server)) as one:
         await asyncio.gather(*(call(one, seconds=0.3) for _ in range(10)))

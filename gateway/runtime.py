@@ -58,6 +58,7 @@ log = logging.getLogger("mcp.gateway")
 _WATCH_S = 1.0
 _GUARD_S = 1.0
 _FLUSH_EVERY = 5
+_FAILED_PROBES = frozenset({status.Status.UNHEALTHY, status.Status.AUTH_EXPIRED})
 # What a client can be told to list anew.
 KINDS = ("prompts", "resources", "tools")
 # A call that claims the next try of a circuit waits for the database, but not longer.
@@ -244,6 +245,7 @@ class Runtime:
                 if rounds % _FLUSH_EVERY == 0:
                     await self.authenticator.usage.flush()
                     await self._record_contacts()
+                    await self._heed_probes()
             except GatewayError as error:
                 log.warning("cannot follow what changes: %s", error.message)
             except Exception:
@@ -333,6 +335,13 @@ class Runtime:
         contacts, self._contacts = self._contacts, {}
         for name, facts in contacts.items():
             await in_database(lambda name=name, facts=facts: services.record_health(name, **facts))
+
+    async def _heed_probes(self) -> None:
+        """Where a probe failed since our own last contact, we look ourselves: nothing else tells of an idle remote that died."""
+        for name, row in (await in_database(selectors.health)).items():
+            kept = self.catalog.kept(name)
+            if kept is not None and kept.is_reached and kept.failure is None and row["status"] in _FAILED_PROBES:
+                self.catalog.look_at(name)
 
     def _published(self, kinds: set[str]) -> None:
         for name in self.snapshot.remotes:

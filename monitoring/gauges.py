@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from monitoring import health
 
-_PERCENTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
+_PERCENTILES = {"p50": "50", "p95": "95", "p99": "99"}
 _MB = 1024 * 1024
 
 
@@ -60,12 +60,13 @@ def _figures(facts: health.Facts) -> Iterator[Metric]:
     if facts.disk.percent is not None:
         disk = facts.disk.percent / 100
         yield GaugeMetricFamily("mcp_disk_used_ratio", "Use of the file system of the data folder", disk)
+    # Not `quantile`: that label is a summary's, and Prometheus' own check says so.
     latency = GaugeMetricFamily(
-        "mcp_latency_seconds", "Time of requests over the last five minutes", labels=["quantile"]
+        "mcp_latency_seconds", "Time of requests over the last five minutes", labels=["percentile"]
     )
-    for name, quantile in _PERCENTILES.items():
+    for name, percentile in _PERCENTILES.items():
         if (milliseconds := facts.latency_ms.get(name)) is not None:
-            latency.add_metric([quantile], milliseconds / 1000)
+            latency.add_metric([percentile], milliseconds / 1000)
     yield latency
 
 

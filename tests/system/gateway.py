@@ -78,8 +78,12 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running(remotes: Remotes, **environment: str) -> Iterator[Gateway]:
-    """A gateway in front of `remotes`, the entries of `mcpServers` by name; `environment` is what it has besides."""
+def running(remotes: Remotes, *, worker: bool = False, **environment: str) -> Iterator[Gateway]:
+    """A gateway in front of `remotes`, the entries of `mcpServers` by name; `environment` is what it has besides.
+
+    `worker`: with Celery, which probes.
+    """
+    options = [] if worker else ["--no-worker"]
     folder = Path(tempfile.mkdtemp(prefix="gateway-"))
     own = _environment(folder) | environment
     try:
@@ -89,7 +93,7 @@ def running(remotes: Remotes, **environment: str) -> Iterator[Gateway]:
         keys = (manage(own, "mcpkey", "generate", "first")["key"], manage(own, "mcpkey", "generate", "second")["key"])
         with (folder / "stderr").open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "manage.py", "mcpserver", "start", "--port", "0", "--no-worker"],
+                [sys.executable, "manage.py", "mcpserver", "start", "--port", "0", *options],
                 cwd=ROOT,
                 env=own,
                 stdin=subprocess.DEVNULL,

@@ -68,7 +68,7 @@ def require(*tools: str) -> None:
     missing = [tool for tool in tools if not present(tool)]
     if not missing:
         return
-    words = f"not installed: {', '.join(missing)} (python tests/clients/install.py)"
+    words = f"not installed: {', '.join(missing)} (python tests/clients/install.py, or the packages that .ci/run names)"
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(words, pytrace=False)
     pytest.skip(words)

@@ -6,11 +6,12 @@ The socket is 0600: who can open it can read the database too. Nothing here chan
 import asyncio
 import contextlib
 import json
+import os
 from typing import Any
 
 from msgspec import Raw
 
-from gateway import inventory, report, serving
+from gateway import inventory, metrics, report, serving
 from gateway.calls import Visit
 from gateway.runtime import Runtime
 from keys.principal import Principal
@@ -37,6 +38,8 @@ class Control:
         match request.get("op"):
             case "status":
                 return self._runtime.status()
+            case "metrics":
+                return {"ok": True, "pid": os.getpid(), "families": await asyncio.to_thread(metrics.families)}
             case "reload":
                 return await self._runtime.reload()
             case "tools":

@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 from msgspec import Raw
 
+from gateway import metrics
 from gateway.calls import SERVER_INFO, Served, Visit, refusal, worded
 from mcpserver.protocol import cutting, jsonrpc, results
 from mcpserver.protocol.cutting import Cut
@@ -104,6 +105,7 @@ class Cuts:
         else:
             work = partial(_cut, served.body, visit.call.method, limit)
             cut = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        metrics.CUT.labels("cut" if isinstance(cut, Cut) else "refused").inc()
         if isinstance(cut, bytes):
             return self._refused(visit, cut)
         if cut is None:

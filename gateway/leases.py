@@ -36,7 +36,8 @@ class Leases:
         queue = self._waiting.setdefault(remote, deque())
         if len(queue) >= self._max:
             return self._busy(remote, f"{self._max} calls are open and {len(queue)} wait")
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn, began = loop.create_future(), loop.time()
         queue.append(turn)
         try:
             async with asyncio.timeout_at(deadline):
@@ -47,6 +48,8 @@ class Leases:
         except asyncio.CancelledError:
             self._leave(remote, queue, turn)
             raise
+        finally:
+            metrics.QUEUED.labels(remote).observe(loop.time() - began)
         return None
 
     def give_back(self, remote: str) -> None:

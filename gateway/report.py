@@ -48,6 +48,12 @@ def document(runtime: "Runtime") -> dict[str, Any]:
             "waited": runtime.budget.waited,
         },
         "log": {"dropped": lines.dropped, "stopped": lines.stopped},
+        "process": {
+            "rss_mb": round(runtime.used.rss_mb, 1),
+            "cpu_percent": round(runtime.used.cpu_percent, 1),
+            "open_files": runtime.used.open_files,
+        },
+        "keys": runtime.authenticator.facts(),
         "errors": {"rate": runtime.recent.errors_per_minute()},
         "latency": runtime.recent.percentiles_ms(),
         "warnings": problems(runtime),

@@ -41,7 +41,7 @@ from mcpserver.lib.clock import Clock
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
 from mcpserver.lib.limits import MIB, Limits, configured
-from mcpserver.lib.usage import Usage
+from mcpserver.lib.usage import Process, Usage
 from mcpserver.protocol import jsonrpc
 from remotes import selectors, services, status
 from remotes.config.snapshot import Snapshot
@@ -128,6 +128,7 @@ class Runtime:
         self.streams: dict[Outbox | Trail, tuple[str, Callable[[str], bytes | None]]] = {}
         self.draining = False
         self.shedding: tuple[str, ...] = ()
+        self.used = Process()
         self.snapshot = Snapshot(0, "", {})
         self._config = config
         self._following = asyncio.Lock()
@@ -263,7 +264,7 @@ class Runtime:
         usage = Usage()
         while True:
             await asyncio.sleep(_GUARD_S)
-            used = usage.read()
+            used = self.used = usage.read()
             before, self.shedding = self.shedding, guards.shedding(self.shedding, used, self.limits)
             serving.allow(guards.room(used, serving.connections(), self.limits))
             if self.shedding == before:

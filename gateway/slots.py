@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from gateway import metrics
 from keys.principal import Principal
 from mcpserver.lib.limits import Limits
 
@@ -144,8 +145,10 @@ class Slots:
         """Take a slot for a stream, here and among all workers, or say why there is none."""
         key_id, own_max = principal.key_id, principal.grant.max_connections
         full = self.streams.take(key_id, own_max)
-        if full is not None or self.cluster is None:
-            return full
+        if full is not None:
+            return _told(full)
+        if self.cluster is None:
+            return None
         per_key = self._per_key if own_max is None else own_max
         try:
             full = await self.cluster.take(key_id, per_key, self.streams.max)
@@ -155,7 +158,8 @@ class Slots:
         if full is not None:
             self.streams.refused += 1
             self.streams.give_back(key_id)
-        return full
+            return _told(full)
+        return None
 
     def close_stream(self, key_id: str) -> None:
         self.streams.give_back(key_id)
@@ -167,3 +171,8 @@ class Slots:
         self.requests.allow(limits.max_in_flight_per_key, limits.max_requests_in_flight)
         self._per_key = limits.max_connections_per_key
         self.streams.allow(limits.max_connections_per_key, limits.max_total_connections)
+
+
+def _told(full: Full) -> Full:
+    metrics.REFUSED.labels("streams").inc()
+    return full

@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from keys import format, hashing, selectors
 from keys.principal import Principal
@@ -147,6 +147,15 @@ class Authenticator:
         if self._stale:
             log.info("keys can be read again")
         self._stale = False
+
+    def facts(self) -> dict[str, Any]:
+        """For status: the rows in memory, how many keys need no hashing, and the uses that no row will tell."""
+        return {
+            "held": len(self._held),
+            "remembered": len(self._verified),
+            "stale": self._stale,
+            "uses_dropped": self.usage.dropped,
+        }
 
     @property
     def stale(self) -> bool:

@@ -24,7 +24,7 @@ from mcpserver.lib.clock import Clock, SystemClock
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
 from mcpserver.lib.usage import Process, Usage
-from monitoring import health, resources, selectors
+from monitoring import health, resources, selectors, siblings, status
 from remotes import selectors as remotes
 
 # Beat is due every 10 s (mcpserver.celery); six missed ones are no coincidence.
@@ -50,6 +50,7 @@ class Stored:
     remotes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     config: health.Config = field(default_factory=health.Config)
     beat_age_s: float | None = None
+    tasks: Mapping[str, int] | None = None
 
 
 # The running gateway.
@@ -68,12 +69,24 @@ def live() -> Live | None:
     return None if _provider is None else _provider()
 
 
+def live_of_all() -> Live | None:
+    """What all workers of this machine know, put together; None while this one does not serve."""
+    own = live()
+    if own is None or len(siblings.places(Path(settings.MCP_RUN_DIR))) < 2:
+        return own if own is None else status.merged([own])
+    heard = _siblings.read()
+    others = [one for one in heard.answers if one.get("pid") != own.get("pid")]
+    together = status.merged([own, *others]) or {}
+    # A worker that drains speaks for itself: whoever asks it is to go elsewhere.
+    return together | {"draining": bool(own.get("draining")), "silent": list(heard.silent)}
+
+
 # Everything together.
 
 
 def gather() -> health.Facts:
-    """The facts of this process, for /health."""
-    return assemble(live(), _recent.read(), _usage().read())
+    """The facts of this process and its siblings, for /health."""
+    return assemble(live_of_all(), _recent.read(), _usage().read())
 
 
 def assemble(live: Live | None, stored: Stored, process: Process, *, clock: Clock | None = None) -> health.Facts:
@@ -94,7 +107,7 @@ def assemble(live: Live | None, stored: Stored, process: Process, *, clock: Cloc
         in_flight=int(said.get("in_flight") or 0),
         remotes=words,
         circuits={name: one["circuit"] for name, one in (said.get("mcps") or {}).items() if one.get("circuit")},
-        process=process,
+        process=_hungriest(said.get("process") or {}, process),
         disk=_disk(said.get("log") or {}),
         errors_per_minute=float((said.get("errors") or {}).get("rate") or 0),
         latency_ms={name: (said.get("latency") or {}).get(name) for name in ("p50", "p95", "p99")},
@@ -106,6 +119,17 @@ def assemble(live: Live | None, stored: Stored, process: Process, *, clock: Cloc
             bool((one.get("auth") or {}).get("tokens_unsaved")) for one in (said.get("mcps") or {}).values()
         ),
         log_lines_dropped=int((said.get("log") or {}).get("dropped", log.state().dropped)),
+        silent=tuple(said.get("silent") or ()),
+        beat_age_s=stored.beat_age_s,
+        tasks=stored.tasks,
+    )
+
+
+def _hungriest(said: Live, own: Process) -> Process:
+    return Process(
+        rss_mb=max(float(said.get("rss_mb") or 0), own.rss_mb),
+        cpu_percent=max(float(said.get("cpu_percent") or 0), own.cpu_percent),
+        open_files=max(int(said.get("open_files") or 0), own.open_files),
     )
 
 
@@ -134,7 +158,8 @@ def _stamp(at: datetime) -> str:
 def read_stored(clock: Clock | None = None) -> Stored:
     """Ask the database now, in this thread: for commands, and for a database thread of the gateway."""
     head = remotes.head()
-    beat_age_s = _age_s(selectors.last_beat("worker"), clock or SystemClock())
+    beat = selectors.last_beat("worker")
+    beat_age_s = _age_s(beat.at if beat else None, clock or SystemClock())
     return Stored(
         dependencies={"database": "ok", "worker": _worker_word(beat_age_s)},
         remotes=remotes.health(),
@@ -144,6 +169,7 @@ def read_stored(clock: Clock | None = None) -> Stored:
             pending=tuple(_problem(one) for one in remotes.pending_error() or ()),
         ),
         beat_age_s=beat_age_s,
+        tasks={"done": beat.tasks - beat.failed, "failed": beat.failed} if beat else None,
     )
 
 
@@ -169,7 +195,7 @@ def redis_word(url: str) -> health.Dependency:
 def with_redis(stored: Stored) -> Stored:
     """The same, with a word on Redis."""
     words = {**stored.dependencies, "redis": redis_word(settings.REDIS_URL)}
-    return Stored(words, stored.remotes, stored.config, stored.beat_age_s)
+    return replace(stored, dependencies=words)
 
 
 def _ask() -> Stored:
@@ -212,7 +238,7 @@ class _Recent:
         answer = self._ask()
         if answer.dependencies.get("database") == "down" and self._answer is not None:
             # What was last known of remotes and configuration stands while the database is away.
-            answer = Stored(answer.dependencies, self._answer.remotes, self._answer.config, self._answer.beat_age_s)
+            answer = replace(self._answer, dependencies=answer.dependencies)
         if self._answer is not None and answer.dependencies != self._answer.dependencies:
             logger.warning(
                 "dependencies: %s", ", ".join(f"{name} {word}" for name, word in answer.dependencies.items())
@@ -220,6 +246,22 @@ class _Recent:
         ended = time.monotonic()
         self._answer = answer
         self._fresh_until = ended + (FRESH_AFTER_SLOW_S if ended - began > SLOW_S else FRESH_S)
+
+
+class _Siblings:
+    """What the other workers said within the last second. One asks; whoever comes meanwhile takes the last answer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._heard = siblings.Heard()
+        self._fresh_until = 0.0
+
+    def read(self) -> siblings.Heard:
+        with self._lock:
+            if time.monotonic() >= self._fresh_until:
+                self._heard = siblings.ask(Path(settings.MCP_RUN_DIR), {"op": "status"})
+                self._fresh_until = time.monotonic() + FRESH_S
+            return self._heard
 
 
 def _problem(problem: Any) -> Mapping[str, Any]:
@@ -246,3 +288,4 @@ def _usage() -> Usage:
 
 
 _recent = _Recent(_ask)
+_siblings = _Siblings()

@@ -69,6 +69,9 @@ class Facts:
     clock_synchronised: bool | None = None
     log_lines_dropped: int = 0
     tokens_unsaved: int = 0
+    silent: tuple[str, ...] = ()
+    beat_age_s: float | None = None
+    tasks: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,7 @@ def _ailments(facts: Facts) -> list[Warning]:
         found.append(Warning("no_keys", "keys cannot be checked: no request can be served"))
     if ill := ill_remotes(facts):
         found.append(Warning("remotes", f"{len(ill)} of {len(facts.remotes)} remotes need attention"))
+    found += [Warning("silent_worker", f"{name} does not answer") for name in facts.silent]
     found += [Warning(f"{name}_{facts.dependencies[name]}", _lost(name)) for name in ill_dependencies(facts)]
     found += [
         Warning(f"shedding_{guard}", f"new work is refused: {guard} is over its limit") for guard in facts.shedding

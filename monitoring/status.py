@@ -62,6 +62,10 @@ def merged(workers: Sequence[Mapping[str, Any]]) -> Document | None:
         "mcps": _remotes([one.get("mcps") or {} for one in workers]),
         "config": dict(first.get("config") or {}),
         "warnings": list(dict.fromkeys(line for one in workers for line in one.get("warnings") or ())),
+        "workers": len(workers),
+        "process": _process(workers),
+        "keys": _keys([one.get("keys") or {} for one in workers]),
+        "log": _log([one.get("log") or {} for one in workers]),
         "errors": {"rate": sum(float((one.get("errors") or {}).get("rate") or 0) for one in workers)},
         "latency": {name: _worst_latency(workers, name) for name in ("p50", "p95", "p99")},
     }
@@ -171,6 +175,27 @@ def _payloads(workers: Sequence[Mapping[str, Any]]) -> Document:
     """The memory of large answers: what is held, what is kept for later, of how much; how many wait for it, and had to."""
     names = ("bytes", "kept_bytes", "max_bytes", "waiting", "waited")
     return {name: sum(int((one.get("payloads") or {}).get(name) or 0) for one in workers) for name in names}
+
+
+def _process(workers: Sequence[Mapping[str, Any]]) -> Document:
+    """The hungriest in each respect: limits are per worker."""
+    said = [one.get("process") or {} for one in workers]
+    return {
+        name: max((one.get(name) or 0 for one in said), default=0) for name in ("rss_mb", "cpu_percent", "open_files")
+    }
+
+
+def _keys(said: Sequence[Mapping[str, Any]]) -> Document:
+    most = {name: max((int(one.get(name) or 0) for one in said), default=0) for name in ("held", "remembered")}
+    dropped = sum(int(one.get("uses_dropped") or 0) for one in said)
+    return {**most, "stale": any(one.get("stale") for one in said), "uses_dropped": dropped}
+
+
+def _log(said: Sequence[Mapping[str, Any]]) -> Document:
+    return {
+        "dropped": sum(int(one.get("dropped") or 0) for one in said),
+        "stopped": any(one.get("stopped") for one in said),
+    }
 
 
 def _worst_latency(workers: Sequence[Mapping[str, Any]], name: str) -> float | None:

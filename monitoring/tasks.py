@@ -3,6 +3,7 @@
 import logging
 
 from celery import shared_task
+from celery.signals import task_failure, task_postrun
 
 from mcpserver.lib.clock import SystemClock
 from mcpserver.lib.database import UNUSABLE, unavailable
@@ -13,10 +14,30 @@ from monitoring.backups import saving
 log = logging.getLogger("mcp.backups")
 
 
+class _Run:
+    """What this worker has run since it started. Its threads count without a lock: one lost now and then is no matter."""
+
+    tasks = 0
+    failed = 0
+
+
+_run = _Run()
+
+
+@task_postrun.connect  # type: ignore[untyped-decorator]
+def _count(**_: object) -> None:
+    _run.tasks += 1
+
+
+@task_failure.connect  # type: ignore[untyped-decorator]
+def _count_failure(**_: object) -> None:
+    _run.failed += 1
+
+
 @shared_task(name="monitoring.beat", ignore_result=True)  # type: ignore[untyped-decorator]
 def beat() -> None:
     """The proof that tasks are run: not that a process exists, but that work which was due has been done."""
-    services.record_beat("worker", at=SystemClock().now())
+    services.record_beat("worker", at=SystemClock().now(), tasks=_run.tasks, failed=_run.failed)
 
 
 @shared_task(name="monitoring.backup", ignore_result=True)  # type: ignore[untyped-decorator]

@@ -4,26 +4,22 @@ Anybody may ask, so that load balancers need no key; what the remotes are called
 The views run inside a gateway worker, in threads of Django's: none of them may wait for a database, see `facts`.
 """
 
-import os
-from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 
-import prometheus_client
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from prometheus_client import multiprocess
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector, CollectorRegistry
 from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from monitoring import facts
+import mcpserver
+from mcpserver.lib.errors import GatewayError
+from monitoring import exposition, facts, gauges
 from monitoring import health as rules
-from monitoring.gauges import Gauges
 
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP", "HTTP_VIA")
-_NAMING_LABELS = frozenset({"remote", "mcp", "tool", "key"})
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -50,13 +46,15 @@ def health(request: Request) -> Response:
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus text. For strangers without the series that name remotes."""
+    """Prometheus text, of all workers of this machine. For strangers without the series that name remotes."""
+    said = facts.live_of_all()
     names = may_see_names(request)
-    counted = _registry() if names else _Nameless(_registry())
-    page = prometheus_client.generate_latest(counted) + prometheus_client.generate_latest(
-        Gauges(facts.gather(), names=names)
-    )
-    return HttpResponse(page, content_type=prometheus_client.CONTENT_TYPE_LATEST)
+    more = gauges.Gauges(facts.gather(), said or {}, names=names, version=mcpserver.__version__)
+    try:
+        page = exposition.page(Path(settings.MCP_RUN_DIR), more.collect(), names=names)
+    except GatewayError as error:
+        return JsonResponse(error.document(), status=503)
+    return HttpResponse(page, content_type=exposition.CONTENT_TYPE)
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
@@ -85,23 +83,3 @@ def may_see_names(request: HttpRequest | Request) -> bool:
         return False
     mapped = getattr(peer, "ipv4_mapped", None) or peer
     return mapped.is_loopback and not any(request.META.get(header) for header in _FORWARDED)
-
-
-def _registry() -> CollectorRegistry:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return prometheus_client.REGISTRY
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return registry
-
-
-class _Nameless(Collector):
-    """The families of a registry that no sample of which names a remote, a tool or a key."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._registry.collect():
-            if not any(_NAMING_LABELS & sample.labels.keys() for sample in family.samples):
-                yield family

@@ -78,7 +78,7 @@ async def serve(
         runtime.slots.requests.give_back(principal.key_id)
         for errand in visit.errands:
             errand.notify = None
-        runtime.recent.note(call.method, visit.remote, verdict, seconds)
+        runtime.recent.note(call.method, visit.remote, verdict, seconds, visit.name)
         log.access(
             {
                 "method": call.method,

@@ -52,10 +52,11 @@ class Usage:
 
 
 def of(pid: int, *, over_s: float = 0.1) -> Process | None:
-    """Another process as it is now, watched for `over_s`; None when it is gone or not ours to look at."""
+    """Another process as it is now, watched for `over_s` (0: its CPU is not asked for); None when it is gone or not ours
+    to look at."""
     try:
         watched = psutil.Process(pid)
-        cpu_percent = watched.cpu_percent(interval=over_s)
+        cpu_percent = watched.cpu_percent(interval=over_s) if over_s else 0.0
         return Process(watched.memory_info().rss / MIB, cpu_percent, watched.num_fds())
     except psutil.Error:
         return None

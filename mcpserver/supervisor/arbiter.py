@@ -27,6 +27,7 @@ from mcpserver.lib.processes import how_it_ended
 from mcpserver.supervisor import door, notify, orphans, plan
 from mcpserver.supervisor.children import Child, spawn
 from mcpserver.supervisor.door import Door, Reply
+from mcpserver.supervisor.ledger import Ledger
 from mcpserver.supervisor.notify import Notifier
 from mcpserver.supervisor.orphans import Orphans
 from mcpserver.supervisor.plan import Phase, Spec, State
@@ -79,6 +80,7 @@ class Arbiter:
         self._monotonic = monotonic
         self._selector = selectors.DefaultSelector()
         self._orphans = Orphans()
+        self._ledger = Ledger()
         self._children: dict[int, Child] = {}
         self._rolling: Rolling | None = None
         self._watch = Watch(self._posts, self._outgrown, self._monotonic, patience)
@@ -378,6 +380,8 @@ class Arbiter:
                 self._restart(reply)
             case "stop":
                 self._stop(reply=reply)
+            case "counted":
+                reply({"ok": True, "counted": self._ledger.told(request["workers"])})
             case other:
                 reply({"ok": False, "error": "bad_request", "message": f"unknown op: {str(other)[:64]}"})
 

@@ -15,7 +15,8 @@ from typing import Any
 from mcpserver.lib.control import LENGTH, Reachable
 
 NAME = "supervisor.sock"
-REQUEST_MAX_BYTES = 64 * 1024
+# What workers have counted is the largest: a hundred bytes for each of their series.
+REQUEST_MAX_BYTES = 8 * 1024 * 1024
 CONVERSATIONS_MAX = 32
 SEND_TIMEOUT_S = 2.0
 

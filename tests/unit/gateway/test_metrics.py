@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway.metrics import Recent
+from gateway.metrics import TOOLS, Recent
 
 
 class Clock:
@@ -57,3 +57,34 @@ def test_series_are_bounded_by_methods_remotes_and_outcomes() -> None:
         recent.note("tools/call", "test-metrics-2", "ok", 0.01)
     labels = {"remote": "test-metrics-2", "outcome": "ok"}
     assert REGISTRY.get_sample_value("mcp_call_seconds_count", labels) == 50
+
+
+@pytest.mark.edge(18)
+def test_three_hundred_tools_add_less_than_sixty_series() -> None:
+    recent = Recent(Clock())
+    before = series()
+    for number in range(300):
+        for outcome in ("ok", "tool_error", "failed"):
+            recent.note("tools/call", "test-many", outcome, 0.5, f"test-many__{number}")
+    added = series() - before
+    tools = {one for one in added if one[0].startswith("mcp_tool_")}
+    assert len(tools) == 3 * 13 + 13
+    assert len(tools) < 60
+    count = REGISTRY.get_sample_value("mcp_tool_calls_total", {"remote": "test-many", "tool": "other", "outcome": "ok"})
+    assert count == 288
+    TOOLS.forget("test-many")
+
+
+@pytest.mark.edge(18)
+def test_a_name_that_no_remote_has_answered_to_is_no_label() -> None:
+    recent = Recent(Clock())
+    recent.note("tools/call", "test-odd", "failed", 0.5, "whatever a client made up")
+    assert {labels for name, labels in series() if name == "mcp_tool_calls_total" and "test-odd" in labels} == {
+        ("test-odd", "other", "failed")
+    }
+    TOOLS.forget("test-odd")
+    assert not [labels for _, labels in series() if "test-odd" in labels and "other" in labels]
+
+
+def series() -> set[tuple[str, tuple[str, ...]]]:
+    return {(sample.name, tuple(sample.labels.values())) for family in REGISTRY.collect() for sample in family.samples}

@@ -41,10 +41,18 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         connections={"active": 1, "max": 100, "per_key": [{"key": "main", "active": 1}], "refused": 4},
         mcps={"demo": {"status": "degraded", "tools": 3}},
         errors={"rate": 1},
+        process={"rss_mb": 90.0, "cpu_percent": 1.0, "open_files": 40},
+        keys={"held": 2, "remembered": 1, "stale": True, "uses_dropped": 2},
+        log={"dropped": 3, "stopped": True},
         warnings=["demo: a tool changed", "demo: another"],
         latency={"p50": None, "p95": 1.0, "p99": 30.0},
     )
-    assert status.merged([worker(warnings=["demo: a tool changed"]), other]) == {
+    first = worker(
+        warnings=["demo: a tool changed"],
+        process={"rss_mb": 80.0, "cpu_percent": 5.0, "open_files": 30},
+        keys={"held": 2, "remembered": 0, "stale": False, "uses_dropped": 1},
+    )
+    assert status.merged([first, other]) == {
         "pid": 7,
         "version": "0.1.0",
         "started_at": "2026-11-22T11:00:00Z",
@@ -59,6 +67,10 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         "mcps": {"demo": {"status": "degraded", "tools": 3}},
         "config": {"revision": 2, "sha256": "ab"},
         "warnings": ["demo: a tool changed", "demo: another"],
+        "workers": 2,
+        "process": {"rss_mb": 90.0, "cpu_percent": 5.0, "open_files": 40},
+        "keys": {"held": 2, "remembered": 1, "stale": True, "uses_dropped": 3},
+        "log": {"dropped": 3, "stopped": True},
         "errors": {"rate": 1.5},
         "latency": {"p50": 1.0, "p95": 2.0, "p99": 30.0},
     }

@@ -6,6 +6,7 @@ hang with it. What does not answer is said to be down; the thread that still wai
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from monitoring import facts, health, siblings, status
 from remotes.config.snapshot import RemoteSpec
 
 WAIT_S = 0.5
+# Who asks a socket says itself, after `WAIT_S`, that nobody answered.
+_SPARE_S = 0.2
 
 T = TypeVar("T")
 
@@ -51,11 +54,12 @@ class _Asked(Generic[T]):
         self._said: list[T] = []
         self._ended = threading.Event()
         self._ask = ask
+        self._until = time.monotonic() + WAIT_S + _SPARE_S
         threading.Thread(target=self._run, name="asked", daemon=True).start()
 
     def answer(self, otherwise: T | None) -> Any:
         """What was said, or `otherwise` when nothing was in time."""
-        self._ended.wait(WAIT_S)
+        self._ended.wait(max(0.0, self._until - time.monotonic()))
         return self._said[0] if self._said else otherwise
 
     def _run(self) -> None:

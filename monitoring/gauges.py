@@ -81,12 +81,16 @@ def _state(facts: health.Facts, said: Mapping[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily("mcp_uptime_seconds", "Since the oldest worker started", facts.uptime_s)
     yield GaugeMetricFamily("mcp_errors_per_minute", "Failed requests a minute, over five", facts.errors_per_minute)
     yield GaugeMetricFamily("mcp_memory_limit_bytes", "What a worker may use", limits.max_memory_mb * _MB)
-    yield GaugeMetricFamily("mcp_cpu_used_ratio", "CPU of the busiest worker, of a core", facts.process.cpu_percent / 100)
+    yield GaugeMetricFamily(
+        "mcp_cpu_used_ratio", "CPU of the busiest worker, of a core", facts.process.cpu_percent / 100
+    )
     yield GaugeMetricFamily("mcp_open_files", "Open files of the worker that has most", facts.process.open_files)
     yield GaugeMetricFamily("mcp_open_files_limit", "Files that a worker may have open", limits.max_open_files)
     if facts.disk.free_mb is not None:
         yield GaugeMetricFamily("mcp_disk_free_bytes", "Of the data folder's file system", facts.disk.free_mb * _MB)
-    yield GaugeMetricFamily("mcp_writes_stopped", "1 while something cannot be written", float(facts.disk.stopped_writes))
+    yield GaugeMetricFamily(
+        "mcp_writes_stopped", "1 while something cannot be written", float(facts.disk.stopped_writes)
+    )
     yield GaugeMetricFamily("mcp_config_revision", "The revision that is served", facts.config.revision or 0)
     yield GaugeMetricFamily("mcp_config_pending_errors", "Problems of an edit that waits", len(facts.config.pending))
     yield GaugeMetricFamily("mcp_keys_held", "Keys in memory", keys.get("held") or 0)

@@ -20,12 +20,12 @@ FACTS = Facts(
 
 
 def page(facts: Facts, *, names: bool = True) -> list[str]:
-    text = prometheus_client.generate_latest(Gauges(facts, names=names)).decode()
+    text = prometheus_client.generate_latest(Gauges(facts, {}, names=names, version="1")).decode()
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 def test_every_row_of_the_monitoring_checklist_is_a_series() -> None:
-    assert page(FACTS) == [
+    rows = [
         'mcp_health{status="healthy"} 0.0',
         'mcp_health{status="degraded"} 1.0',
         'mcp_health{status="draining"} 0.0',
@@ -48,6 +48,33 @@ def test_every_row_of_the_monitoring_checklist_is_a_series() -> None:
         'mcp_remote_status{remote="b",status="healthy"} 1.0',
         'mcp_remote_status{remote="c",status="unhealthy"} 1.0',
     ]
+    assert [line for line in page(FACTS) if line in rows] == rows
+
+
+def test_what_else_health_and_status_know_is_a_series_too() -> None:
+    facts = replace(
+        FACTS, dependencies={"database": "down", "redis": "not_configured", "worker": "unknown"}, beat_age_s=4.0,
+        tasks={"done": 3, "failed": 1}, clock_synchronised=False,
+    )  # fmt: skip
+    said = {
+        "workers": 2,
+        "keys": {"held": 3, "remembered": 1, "stale": True},
+        "mcps": {"a": {"tools": 6, "latency_ms": 20}},
+    }
+    text = prometheus_client.generate_latest(Gauges(facts, said, names=True, version="1")).decode().splitlines()
+    assert {
+        'mcp_build_info{version="1"} 1.0',
+        "mcp_workers 2.0",
+        "mcp_keys_stale 1.0",
+        "mcp_clock_synchronised 0.0",
+        'mcp_dependency_up{dependency="database"} 0.0',
+        'mcp_dependency_up{dependency="redis"} 1.0',
+        "mcp_worker_beat_age_seconds 4.0",
+        'mcp_worker_tasks_total{outcome="failed"} 1.0',
+        'mcp_remote_tools{remote="a"} 6.0',
+        'mcp_remote_latency_seconds{remote="a"} 0.02',
+    } <= set(text)
+    assert not [line for line in text if 'dependency="worker"' in line]
 
 
 def test_a_stranger_learns_how_many_remotes_are_ill_and_not_which() -> None:

@@ -1,14 +1,16 @@
 """What clients see, kept up to date: the remotes, what each was last known to offer, and the generation they joined to.
 
 Lists never wait: each remote has a keeper that connects, loads its lists and loads them again when the remote says so, when they
-grow old, or after it was lost; what it loaded last stands until then. What a new revision brings is shown together, once its new
-remotes were tried, or after a moment without those that hang: it is the start of a gateway that waits that long, not its clients.
+grow old, or after it was lost; what it loaded last stands until then, also what it loaded before a restart. What a new revision
+brings is shown together, once its new remotes were tried, or after a moment without those that hang: it is the start of a gateway
+that waits that long, not its clients.
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from itertools import chain
 
 import msgspec
@@ -16,8 +18,9 @@ import msgspec
 from gateway import links
 from gateway.joined import Joined, is_readable, linked, own_uri
 from gateway.links import Links
-from gateway.listing import CAPABILITY, REFRESH_S, Entry, Hidden, Listing, Why, load
+from gateway.listing import CAPABILITY, REFRESH_S, Entry, Hidden, Listing, Said, Why, read, worked
 from gateway.pins import KnownPins
+from gateway.remembered import Remembered
 from keys.principal import Principal
 from mcpserver.protocol import jsonrpc
 from mcpserver.protocol.versions import LISTS
@@ -52,6 +55,8 @@ class Kept(msgspec.Struct):
     tried: bool = False
     latency_ms: float | None = None
     keeper: asyncio.Task[None] | None = None
+    remembered_at: datetime | None = None
+    """When `listing` was said, where that was before this gateway started; None: it is this gateway's own."""
 
     @property
     def status(self) -> Status:
@@ -60,7 +65,7 @@ class Kept(msgspec.Struct):
     @property
     def is_reached(self) -> bool:
         """Whether it answered some time, and was asked since it was last taken up."""
-        return self.tried and self.listing is not None
+        return self.tried and self.listing is not None and self.remembered_at is None
 
 
 Published = Callable[[set[str]], None]
@@ -69,7 +74,14 @@ Published = Callable[[set[str]], None]
 class Catalog:
     """The keepers of all remotes and the generation they last agreed on."""
 
-    def __init__(self, on_published: Published, on_contact: Callable[[Kept], None], pins: KnownPins) -> None:
+    def __init__(
+        self,
+        on_published: Published,
+        on_contact: Callable[[Kept], None],
+        pins: KnownPins,
+        remembered: Remembered | None = None,
+    ) -> None:
+        self._remembered = Remembered(None) if remembered is None else remembered
         self.joined = Joined(0, ())
         self._pins = pins
         self._links = Links()
@@ -95,6 +107,7 @@ class Catalog:
             elif kept.spec != upstream.spec:
                 kept.spec = upstream.spec
                 kept.wake.set()
+        self._remembered.keep(self._order)
         self._publish()
 
     def kept(self, name: str) -> Kept | None:
@@ -211,6 +224,8 @@ class Catalog:
 
     async def _tend(self, kept: Kept) -> None:
         retry = _RETRY_FIRST_S
+        if kept.listing is None:
+            await self._recall(kept)
         while True:
             kept.wake.clear()
             loaded_at = asyncio.get_running_loop().time()
@@ -232,12 +247,30 @@ class Catalog:
                 await asyncio.sleep(retry)  # lost: what just died is not started again at once
             await asyncio.sleep(loaded_at + _apart_s(kept.listing) - asyncio.get_running_loop().time())
 
+    async def _recall(self, kept: Kept) -> None:
+        """Show what the remote listed before the gateway started, until it is reached."""
+        spec = kept.spec
+        if spec.pin == "hold" and self._pins.of(spec.name) is None:
+            return  # nobody has approved anything, and what is trusted is a first contact, not a memory
+        try:
+            found = await self._remembered.of(spec)
+            if found is not None:
+                said, at = found
+                kept.listing, kept.remembered_at = await self._worked(said, spec), at
+                self._publish()
+        except Exception:
+            log.exception("what %s listed before the start cannot be used", spec.name)
+
+    async def _worked(self, said: Said, spec: RemoteSpec) -> Listing:
+        return await worked(said, spec, self._longest, self._pins.of(spec.name) or {})
+
     async def _load(self, kept: Kept) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         before = kept.status
         try:
-            listing = await load(kept.upstream, self._longest, self._pins.of(kept.spec.name) or {})
+            said = await read(kept.upstream)
+            listing = await self._worked(said, kept.spec)
         except Failed as failed:
             kept.failure = failed.failure
         except Exception:  # a keeper that dies leaves its remote without one until the next change of configuration
@@ -245,7 +278,9 @@ class Catalog:
             kept.failure = Failure(Fault.INVALID, "list", "its lists cannot be read; the gateway's log says more")
         else:
             kept.failure, kept.latency_ms = None, round((loop.time() - started) * 1000, 1)
+            kept.remembered_at = None
             self._pins.saw(kept.spec, listing.sighting)
+            self._remembered.heard(kept.spec, said)
             if listing != kept.listing:
                 kept.listing = listing
                 self._publish()

@@ -72,7 +72,10 @@ def _listed_before(pins: KnownPins, name: str) -> Iterator[str]:
 
 def _unreachable(catalog: Catalog, name: str) -> str | None:
     kept = catalog.kept(name)
-    return kept.failure.told if kept is not None and kept.failure is not None else None
+    if kept is None or (kept.failure is None and kept.remembered_at is None):
+        return None
+    why = kept.failure.told if kept.failure is not None else "it was not reached yet"
+    return why if kept.remembered_at is None else f"{why}; listed as of {kept.remembered_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _described(entry: Entry, spec: RemoteSpec | None) -> Row:

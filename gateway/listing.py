@@ -95,22 +95,44 @@ class Listing(msgspec.Struct, frozen=True):
     sighting: Sighting | None = None
 
 
+class Said(msgspec.Struct, frozen=True):
+    """What a remote says of itself: the entries of its lists undecoded, in its order."""
+
+    greeting: Greeting
+    lists: Mapping[str, list[Raw]]
+    ttl_ms: int
+    public: bool
+
+
 async def load(upstream: Upstream, longest: int, pins: Pins = MappingProxyType({})) -> Listing:
-    """Every list a remote offers; raises Failed. Each list has the remote's list timeout for all its pages."""
+    """Every list a remote offers; raises Failed."""
+    return await worked(await read(upstream), upstream.spec, longest, pins)
+
+
+async def read(upstream: Upstream) -> Said:
+    """Every list a remote offers, as it says it; raises Failed. Each list has the remote's list timeout for all its pages."""
     loop = asyncio.get_running_loop()
     spec = upstream.spec
     connection = await upstream.connected(loop.time() + spec.connect_timeout_s)
     greeting = connection.greeting
-    work = _Reading(spec, longest, pins)
+    lists: dict[str, list[Raw]] = {}
     ttl_ms, public = int(REFRESH_S * 1000), greeting.modern
     for method in LISTS:
         if CAPABILITY[method] not in greeting.capabilities:
             continue
         found = await pages.read(upstream, method, loop.time() + spec.list_timeout_s)
-        await work.through(method, found.entries)
+        lists[method] = found.entries
         if greeting.modern:
             ttl_ms, public = min(ttl_ms, found.ttl_ms), public and found.public
-    return work.listing(greeting, ttl_ms, public)
+    return Said(greeting, lists, ttl_ms, public)
+
+
+async def worked(said: Said, spec: RemoteSpec, longest: int, pins: Pins) -> Listing:
+    """What is made of it: checked, cleaned and renamed as the remote is configured now."""
+    work = _Reading(spec, longest, pins)
+    for method, raws in said.lists.items():
+        await work.through(method, raws)
+    return work.listing(said.greeting, said.ttl_ms, said.public)
 
 
 class _Reading:

@@ -71,6 +71,7 @@ def _remote(runtime: "Runtime", name: str) -> dict[str, Any]:
     kept = runtime.catalog.kept(name)
     listing = kept.listing if kept is not None else None
     failure = kept.failure if kept is not None else None
+    said_at = kept.remembered_at if kept is not None else None
     is_reached, is_degraded = kept is not None and kept.is_reached, not runtime.circuits.is_closed(name)
     return {
         "status": str(status.of(spec, reached=is_reached, failure=failure, degraded=is_degraded)),
@@ -78,6 +79,7 @@ def _remote(runtime: "Runtime", name: str) -> dict[str, Any]:
         "transport": listing.greeting.transport if listing else spec.transport,
         "era": listing.greeting.revision if listing else None,
         "tools": len(listing.entries.get("tools/list", ())) if listing else 0,
+        "remembered": said_at.isoformat(timespec="seconds") if said_at is not None else None,
         "latency_ms": kept.latency_ms if kept is not None else None,
         "last_error": failure.told if failure is not None else None,
         "phase": failure.phase if failure is not None else None,

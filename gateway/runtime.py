@@ -28,6 +28,7 @@ from gateway.parking import Parking
 from gateway.pins import KnownPins
 from gateway.pipeline import Pipeline
 from gateway.rates import Rates
+from gateway.remembered import Remembered
 from gateway.resumption import Trail, Trails
 from gateway.rounds import Rounds
 from gateway.sessions import Session, Sessions
@@ -76,6 +77,7 @@ class Runtime:
         config: Path,
         environment: Mapping[str, str],
         run_dir: Path,
+        data_dir: Path,
         berths: Path | None = None,
         share: "Callable[[Neighbours], Cluster] | None" = None,
     ) -> None:
@@ -104,7 +106,8 @@ class Runtime:
         self.circuits = Circuits(clock, partial(in_database, timeout_s=_SHARE_S), self._degraded)
         self.leases = Leases(limits)
         self.pins = KnownPins()
-        self.catalog = Catalog(self._published, self._contacted, self.pins)
+        self.remembered = Remembered(data_dir / "listings")
+        self.catalog = Catalog(self._published, self._contacted, self.pins, self.remembered)
         self.parking = Parking(limits.answer_wait_s, self.neighbours.own)
         self.subscriptions = Subscriptions(self.pool)
         tasks = TaskIds(secret)
@@ -178,6 +181,7 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.parking.close()
         await self.catalog.close()
+        await self.remembered.close()
         await self.circuits.close()
         await self.pool.close()
         await self.credentials.close()

@@ -43,6 +43,7 @@ runtime = Runtime(
     environment=os.environ,
     berths=settings.MCP_RUN_DIR if settings.MCP_WORKERS > 1 else None,
     run_dir=settings.MCP_RUN_DIR,
+    data_dir=settings.MCP_DATA_DIR,
     share=_cluster if settings.REDIS_URL else None,
 )
 _endpoint = Endpoint(

@@ -22,6 +22,7 @@ _REMOTE: Document = {
     "transport": None,
     "era": None,
     "tools": None,
+    "remembered": None,
     "latency_ms": None,
     "last_ok": None,
     "last_error": None,

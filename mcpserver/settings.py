@@ -84,7 +84,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{quote(str(MCP_DATA_DIR / 'gateway.sqlite3'))}")}
 if not DATABASES["default"].get("ENGINE"):
     raise ImproperlyConfigured(
-        "DATABASE_URL is not understood: write sqlite:////absolute/path.sqlite3, or leave it out"
+        "DATABASE_URL is not understood: write postgresql://user:password@host/name or sqlite:////absolute/path.sqlite3"
     )
 # A connection lives for its thread: opening one each second would cost more than all that is asked of it.
 DATABASES["default"] |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
@@ -95,6 +95,15 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
+else:
+    # A server that is away or hangs costs seconds, not minutes: connecting, waiting for an answer, noticing that it is gone.
+    # libpq reads the first as seconds and the second as milliseconds; what the URL says itself wins.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 2,
+        "tcp_user_timeout": 5000,
+        "options": "-c statement_timeout=5s -c idle_in_transaction_session_timeout=30s",
+        "application_name": "mcp-server",
+    } | DATABASES["default"].get("OPTIONS", {})
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],

@@ -23,7 +23,8 @@ _ENVIRONMENT = {
     "DJANGO_SETTINGS_MODULE": "mcpserver.settings",
     "SECRET_KEY": "only-for-tests",
     "HOST": "127.0.0.1",
-    "DATABASE_URL": f"sqlite:///{HOME}/data/gateway.sqlite3",
+    # MCP_TEST_DATABASE_URL: the same tests on a PostgreSQL whose user may create databases.
+    "DATABASE_URL": os.environ.get("MCP_TEST_DATABASE_URL") or f"sqlite:///{HOME}/data/gateway.sqlite3",
     "REDIS_URL": "",
     "LOG_LEVEL": "info",
     "MCP_OUTPUT": "json",
@@ -52,7 +53,8 @@ def django_db_modify_db_settings():
     """A real SQLite file: the in-memory one is shared between threads by rules that no gateway ever runs under."""
     from django.db import connections
 
-    connections["default"].settings_dict["TEST"]["NAME"] = str(HOME / "test.sqlite3")
+    if connections["default"].vendor == "sqlite":
+        connections["default"].settings_dict["TEST"]["NAME"] = str(HOME / "test.sqlite3")
 
 
 @pytest.hookimpl(wrapper=True)

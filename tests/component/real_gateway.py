@@ -23,8 +23,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from mcpserver.lib import control
 from tests import peers
@@ -34,6 +37,10 @@ ODD_PEER = Path(__file__).with_name("odd_peer.py")
 PATIENCE_S = 20.0
 # With more than one, a gateway's requests go to its workers in turns, each on a connection of its own: nothing is sticky.
 WORKERS = int(os.environ.get("MCP_TEST_WORKERS", "1"))
+# With these, each of them is a machine of its own: its own folders, and nothing in common but Redis and a PostgreSQL.
+REDIS = os.environ.get("MCP_TEST_REDIS_URL", "")
+POSTGRES = os.environ.get("MCP_TEST_DATABASE_URL", "")
+NODES = bool(REDIS and POSTGRES)
 MODERN = "2026-07-28"
 PREFIX = "io.modelcontextprotocol/"
 Headers = Iterable[tuple[str, str]]
@@ -339,10 +346,11 @@ class Relay:
 
 
 class Worker:
-    """One process of a gateway; those of one gateway share its folder, as behind one supervisor."""
+    """One process of a gateway; those of one gateway share its folder, as behind one supervisor, unless they are nodes."""
 
     def __init__(self, number: int, gateway: Gateway) -> None:
-        self.number = number
+        own = gateway.node(number)
+        self.door = Path(own["MCP_RUN_DIR"]) / f"gateway-{number}.sock"
         self._output = gateway.folder / (f"output-{number}" if number else "output")
         self._pipe, write_end = os.pipe()
         with self._output.open("wb") as output, socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
@@ -351,7 +359,7 @@ class Worker:
             command = [sys.executable, str(ROOT / "manage.py"), "mcpgateway", "--worker", str(number)]
             self.process = subprocess.Popen(
                 [*command, "--fd", str(listener.fileno()), "--ready-fd", str(write_end)],
-                env=gateway.environment,
+                env=own | {"MCP_NODE_URL": f"http://127.0.0.1:{self.port}"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -390,6 +398,15 @@ class Gateway:
         """Of another worker each time, where there are several: no request comes where the one before it came."""
         return next(self._ports)
 
+    def node(self, number: int) -> dict[str, str]:
+        """The environment of one worker; a node of its own has a copy of the configuration in folders of its own."""
+        if not NODES or number == 0:
+            return self.environment
+        folder = self.folder / f"node-{number}"
+        folder.mkdir()
+        shutil.copy(self.folder / "mcp-config.yaml", folder)
+        return self.environment | folders(folder)
+
     def start(self) -> Gateway:
         self.workers = [Worker(number, self) for number in range(WORKERS)]
         for worker in self.workers:
@@ -409,8 +426,7 @@ class Gateway:
         return first
 
     def statuses(self) -> list[dict[str, Any]]:
-        doors = [self.folder / "run" / f"gateway-{worker.number}.sock" for worker in self.workers]
-        return [control.ask(door, {"op": "status"}) for door in doors]
+        return [control.ask(worker.door, {"op": "status"}) for worker in self.workers]
 
     def healthy(self, *names: str) -> Gateway:
         """Wait until these remotes are served."""
@@ -468,19 +484,35 @@ class Gateway:
 def environment(folder: Path) -> dict[str, str]:
     chosen = {
         "DJANGO_SETTINGS_MODULE": "mcpserver.settings",
-        "SECRET_KEY": "only-for-tests",
-        "DATABASE_URL": f"sqlite:///{folder}/data/gateway.sqlite3",
-        "REDIS_URL": "",
-        "MCP_CONFIG": str(folder / "mcp-config.yaml"),
+        "SECRET_KEY": f"only-for-{folder.name}",  # what tells gateways apart that share a Redis
+        "DATABASE_URL": database(folder) if NODES else f"sqlite:///{folder}/data/gateway.sqlite3",
+        "REDIS_URL": REDIS,
         "MCP_WORKERS": str(WORKERS),
         "PYTHONPATH": str(ROOT),
         "PEER_JOURNAL": str(folder / "journal"),
     }
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return inherited | chosen | folders(folder)
+
+
+def folders(folder: Path) -> dict[str, str]:
+    chosen = {"MCP_CONFIG": str(folder / "mcp-config.yaml")}
     for name in ("data", "logs", "backups", "run"):
         (folder / name).mkdir(exist_ok=True)
         variable = {"logs": "MCP_LOG_DIR", "backups": "MCP_BACKUP_DIR"}.get(name, f"MCP_{name.upper()}_DIR")
         chosen[variable] = str(folder / name)
-    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ} | chosen
+    return chosen
+
+
+def database(folder: Path) -> str:
+    """A database of its own for the gateway of this folder, made when it is asked for first."""
+    name = folder.name.replace("-", "_").lower()
+    with (
+        psycopg.connect(POSTGRES, autocommit=True) as connection,
+        contextlib.suppress(psycopg.errors.DuplicateDatabase),
+    ):
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return urlsplit(POSTGRES)._replace(path=f"/{name}").geturl()
 
 
 def message(method: str, params: Any = None, *, id: Any = None) -> bytes:

@@ -1,8 +1,9 @@
 """Answers that are too large for clients: cut where that keeps them valid, else an error that says why. What was cut off can be
 kept for a while, for whoever called, as a resource.
 
-A kept rest is named by 128 random bits under a scheme of our own, is found by that name alone and belongs to the key that called:
-for any other it does not exist. It is memory, bounded per key and in all, and the first to go when memory is short.
+A kept rest is named by its worker, so that it can be read through any other (`relay`), and by 128 random bits under a scheme of
+our own. It is found by that name alone and belongs to the key that called: for any other it does not exist. It is memory, bounded
+per key and in all, and the first to go when memory is short.
 """
 
 import asyncio
@@ -92,7 +93,8 @@ class Rests:
 
 
 class Cuts:
-    def __init__(self, max_bytes: int, rests: Rests) -> None:
+    def __init__(self, max_bytes: int, rests: Rests, worker: str = "") -> None:
+        self._worker = worker
         self.max_bytes = max_bytes
         self.rests = rests
         self._thread = ThreadPoolExecutor(1, "cuts")
@@ -144,7 +146,7 @@ class Cuts:
         return jsonrpc.result(call.id, cutting.told(cut, call.method, blocks))
 
     def _kept(self, visit: Visit, cut: Cut, keep_s: float) -> str | None:
-        uri = f"{SCHEME}//{secrets.token_urlsafe(16)}"
+        uri = f"{SCHEME}//{self._worker}.{secrets.token_urlsafe(16)}"
         contents = [{"uri": uri, "mimeType": "text/plain", "text": Raw(rest)} for rest in cut.rests]
         expires = self.rests.now() + keep_s
         rest = Rest(visit.principal.key_id, visit.remote, jsonrpc.encode(contents), expires)
@@ -164,6 +166,11 @@ class Cuts:
             f"{visit.remote} answered with {_size(len(served.body))}, more than the {_size(self.max_bytes)} that pass, and {why}."
             " Ask for less at once, or raise max_tool_response_size in the gateway's configuration"
         )
+
+
+def keeper(uri: str) -> str:
+    """The worker that keeps the rest of this name; empty for every other URI."""
+    return uri.removeprefix(f"{SCHEME}//").partition(".")[0] if uri.startswith(SCHEME) else ""
 
 
 def _cut(body: bytes, method: str, limit: int) -> Cut | bytes | None:

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import msgspec
 
-from mcpserver.lib import control
+from mcpserver.lib import control, node
 
-_NODE_CHARS, _NONCE_CHARS = 6, 8
-_NODE_FILE = "node"
+_NONCE_CHARS = 8
 _DOOR = re.compile(r"peer-([A-Za-z0-9_-]{8})(\.leaving)?\.sock")
 
 
@@ -37,7 +36,7 @@ class Neighbours:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.node = _node_of(folder)
+        self.node = node.name(folder)
         self.own = self.node + secrets.token_urlsafe(_NONCE_CHARS)[:_NONCE_CHARS]
         self._here: dict[str, Place] = {}
         self._elsewhere: dict[str, Place] = {}
@@ -79,7 +78,7 @@ class Neighbours:
             if instance not in self._here:
                 self.look()  # it may be younger than the last look; taking over from one that lives would split what it has
             return self._here.get(instance)
-        return self._elsewhere.get(instance) or self._machine(instance[:_NODE_CHARS])
+        return self._elsewhere.get(instance) or self._machine(instance[: node.CHARS])
 
     def heir(self, key: str) -> Place | None:
         """Who takes over what a worker that is gone had; None when it is this one. All workers come to the same answer."""
@@ -97,24 +96,11 @@ class Neighbours:
 
     def count(self) -> tuple[int, int]:
         """Workers of this machine, this one included; machines, this one included."""
-        machines = {name[:_NODE_CHARS] for name in self._elsewhere}
+        machines = {name[: node.CHARS] for name in self._elsewhere}
         return len({*self._here, self.own}), len(machines) + 1
 
     def _machine(self, node: str) -> Place | None:
         return next((place for name, place in self._elsewhere.items() if name.startswith(node)), None)
 
     def _door(self, instance: str) -> Path:
-        return self._folder / f"peer-{instance[_NODE_CHARS:]}.sock"
-
-
-def _node_of(folder: Path) -> str:
-    """What this machine is called in ids: made once, and shared by all workers that use the folder."""
-    path = folder / _NODE_FILE
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = secrets.token_urlsafe(_NODE_CHARS)[:_NODE_CHARS]
-    draft = folder / f"{_NODE_FILE}.{made}"
-    draft.write_text(made)
-    with suppress(FileExistsError):
-        os.link(draft, path)  # the first wins, and nobody reads half a name
-    draft.unlink()
-    return path.read_text()
+        return self._folder / f"peer-{instance[node.CHARS :]}.sock"

@@ -123,7 +123,7 @@ class Runtime:
             self._loop_time,
             lambda: clock.now().timestamp(),
         )
-        self.cuts = Cuts(limits.max_tool_response_size, Rests(clock.monotonic))
+        self.cuts = Cuts(limits.max_tool_response_size, Rests(clock.monotonic), self.neighbours.own)
         self.pipeline = Pipeline(self.catalog, self.pool, self.rounds, tasks, self.subscriptions, self.rates, self.cuts)
         self.trails = Trails(clock.monotonic)
         self.budget.keepers = [self.trails, self.cuts.rests]

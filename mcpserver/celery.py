@@ -4,6 +4,9 @@ Without Redis the broker is this process's memory, a threads pool works and beat
 broker was measured to kill its worker and to lose tasks, and a beat of its own outlives a killed worker and doubles the
 schedule). A task sent by any other process would then vanish: there it runs at once, in place, and its error is raised.
 
+With Redis the queue is this machine's own: each machine has a beat and a worker, and what one sends no other does for it. What is
+to be done once among all of them (a probe of an address) is claimed in the database.
+
 Configuration is a loader, so that a task module imported anywhere finds it, and no command pays for importing Celery.
 """
 
@@ -14,6 +17,8 @@ from typing import Any
 from celery import Celery
 from celery.loaders.base import BaseLoader
 from celery.signals import task_postrun, task_prerun
+
+from mcpserver.lib import node
 
 # Task, interval in seconds. A task that could not start within its interval is dropped: the next one is due.
 SCHEDULE: dict[str, float] = {
@@ -28,13 +33,15 @@ IN_WORKER = "MCP_CELERY_WORKER"
 THREADS = 4
 
 
-def configuration(redis_url: str, *, in_worker: bool, schedule: dict[str, float] | None = None) -> dict[str, Any]:
+def configuration(
+    redis_url: str, *, in_worker: bool, schedule: dict[str, float] | None = None, queue: str = "mcp"
+) -> dict[str, Any]:
     """All that differs between the two ways, and what both share."""
     shared: dict[str, Any] = {
         "timezone": "UTC",
         "imports": task_modules(),
         "task_ignore_result": True,
-        "task_default_queue": "mcp",
+        "task_default_queue": queue,
         # Tasks hold their own deadlines; a task lost with its worker is run again, so each must bear that.
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
@@ -47,7 +54,10 @@ def configuration(redis_url: str, *, in_worker: bool, schedule: dict[str, float]
         "beat_schedule": {name: _every(name, seconds) for name, seconds in (schedule or SCHEDULE).items()},
     }
     if redis_url:
-        return shared | {"broker_url": redis_url, "broker_transport_options": {"socket_connect_timeout": 5}}
+        return shared | {
+            "broker_url": redis_url,
+            "broker_transport_options": {"socket_connect_timeout": 5, "socket_timeout": 5},
+        }
     return shared | {
         "broker_url": "memory://localhost/",
         "task_always_eager": not in_worker,
@@ -72,7 +82,9 @@ class Loader(BaseLoader):  # type: ignore[misc]  # celery has no types
     def read_configuration(self, env: str = "") -> dict[str, Any]:
         from django.conf import settings
 
-        return configuration(settings.REDIS_URL, in_worker=os.environ.get(IN_WORKER) == str(os.getpid()))
+        is_worker = os.environ.get(IN_WORKER) == str(os.getpid())
+        queue = f"mcp-{node.name(settings.MCP_RUN_DIR)}" if settings.REDIS_URL else "mcp"
+        return configuration(settings.REDIS_URL, in_worker=is_worker, queue=queue)
 
 
 # Without Celery's Django fixup, which runs every system check of the project in each worker; what it does for connections

@@ -13,10 +13,13 @@ import threading
 import warnings
 from typing import Any
 
+from mcpserver.lib import log
 from mcpserver.lib.errors import Exit
 
 # With a broker that answers, the worker is ready in about two seconds.
 BROKER_PATIENCE_S = 5.0
+# And ends in one.
+GOODBYE_S = 5.0
 
 # Celery tells of every tick that was sent, received and done: thousands of lines a day that say nothing.
 TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
@@ -44,7 +47,6 @@ def _serve(readiness: "_Readiness") -> int:
     from django.conf import settings
 
     from mcpserver import celery
-    from mcpserver.lib import log
 
     os.environ[celery.IN_WORKER] = str(os.getpid())
     limits = settings.LIMITS
@@ -83,6 +85,7 @@ def _work(app: Any, threads: int, readiness: "_Readiness", *, broker: str) -> in
         readiness.tell({"ok": True, "broker": "redis" if broker else "memory"})
 
     worker_ready.connect(when_ready, weak=False)
+    threading.Thread(target=_leave_when_told, name="leave", daemon=True).start()
     worker = app.Worker(
         pool="threads",
         concurrency=threads,
@@ -94,6 +97,19 @@ def _work(app: Any, threads: int, readiness: "_Readiness", *, broker: str) -> in
     )
     worker.start()
     return int(worker.exitcode or Exit.DONE)
+
+
+def _leave_when_told() -> None:
+    """Celery waits for its broker before it ends, which may be away for long: once no task runs, nothing is worth that."""
+    from celery.worker import state
+
+    pause = threading.Event()
+    while state.should_stop is None or state.active_requests:
+        pause.wait(0.2)
+    pause.wait(GOODBYE_S)
+    logger.warning("ended without a goodbye to the broker, which does not answer")
+    log.stop()
+    os._exit(Exit.DONE)
 
 
 def beat_step() -> type:

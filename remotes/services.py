@@ -4,11 +4,12 @@ from remotes.config.applying import apply, edit, invalid, rollback, take, valida
 from remotes.config.replacing import replace
 from remotes.config.starting import bootstrap
 from remotes.config.watching import follow_file, reload
-from remotes.health import record_health
+from remotes.health import claim_probe, record_health
 
 __all__ = [
     "apply",
     "bootstrap",
+    "claim_probe",
     "edit",
     "follow_file",
     "invalid",

@@ -2,6 +2,7 @@
 
 Celery's beat runs it; the schedule is in `mcpserver.celery`. An address is probed from here. A process is not started a
 second time: the gateway, which owns it, is asked to ping it; while no gateway answers, nothing is known and nothing is written.
+Every machine has a beat: an address is probed by the one that claims it in the database, a process by the machine it runs on.
 """
 
 import asyncio
@@ -47,6 +48,9 @@ _rounds = threading.BoundedSemaphore(ROUNDS_MAX)
 _under_way: set[str] = set()
 _turn = threading.Lock()
 _damper = Damper()
+# When this machine last asked for a sign of life of each process; what another machine knows of its own says nothing of ours.
+_pings: dict[str, datetime] = {}
+_began = SystemClock().now()
 
 
 @shared_task(name="remotes.probe", ignore_result=True)  # type: ignore[untyped-decorator]  # celery has no types
@@ -85,16 +89,32 @@ def _round(now: datetime) -> None:
     if snapshot is None:
         return
     known = selectors.health()
-    due = _begun([spec for spec in snapshot.remotes.values() if is_due(spec, known.get(spec.name), now)])
+    due = _begun([spec for spec in snapshot.remotes.values() if is_due(spec, _seen_here(spec, known), now)])
     if not due:
         return
     try:
-        for report in probes.run(probes.at_once(_asked(spec) for spec in due)):
+        ours = [spec for spec in due if _is_ours(spec, known.get(spec.name), now)]
+        for report in probes.run(probes.at_once(_asked(spec) for spec in ours)):
             if report is not None:
                 _record(report, known.get(report.name))
     finally:
         with _turn:
             _under_way.difference_update(spec.name for spec in due)
+
+
+def _seen_here(spec: RemoteSpec, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """What is known of it, looked at from this machine: a process of ours may be due while another's is not."""
+    row = known.get(spec.name)
+    if row is None or row["checked_at"] is None or spec.transport != "stdio":
+        return row
+    return {**row, "checked_at": min(row["checked_at"], _pings.get(spec.name, _began))}
+
+
+def _is_ours(spec: RemoteSpec, row: Mapping[str, Any] | None, now: datetime) -> bool:
+    if spec.transport == "stdio":
+        _pings[spec.name] = now
+        return True
+    return services.claim_probe(spec.name, row["checked_at"] if row is not None else None)
 
 
 def _begun(due: list[RemoteSpec]) -> list[RemoteSpec]:

@@ -11,6 +11,7 @@
 from functools import lru_cache
 from urllib.parse import parse_qs
 
+from gateway import cuts
 from gateway.endpoint import batch, stateless, streamable
 from gateway.endpoint.gate import Gate
 from gateway.endpoint.http import Answer, Receive, Scope, Send, read_body, refused, respond
@@ -25,6 +26,7 @@ from mcpserver.protocol.versions import HANDSHAKE, MODERN
 _ALLOWED = {"/mcp": ("POST", "GET", "DELETE"), "/sse": ("GET",), "/messages": ("POST",), "/messages/": ("POST",)}
 PATHS = frozenset(_ALLOWED)
 _VERSION = b"mcp-protocol-version"
+_REST = cuts.SCHEME.encode()
 _TAKEN = (b"application/json", b"text/event-stream", b"application/*", b"*/*")
 
 
@@ -104,6 +106,10 @@ class Endpoint:
                 await stateless.post(self._runtime, principal, message, headers, doubled, receive, send)
         elif doubled is not None:
             await respond(send, _sent_twice(doubled))
+        elif (keeper := _rest_keeper(message)) and await self._forwarded(
+            scope, keeper, "", body, receive, send, settled=True
+        ):
+            return
         elif not await self._sent_on(scope, headers, body, receive, send, settled=not _is_request(message)):
             await streamable.post(self._runtime, principal, message, headers, receive, send)
 
@@ -174,9 +180,23 @@ def _era(headers: inbound.Headers, doubled: bytes | None, message: jsonrpc.Messa
 
 def _keeper(runtime: Runtime, principal: Principal, message: jsonrpc.Message) -> str:
     """The worker where the call waits that this request goes on with; empty for nearly all requests."""
-    if not isinstance(message, jsonrpc.Request) or not message.params or b'"requestState"' not in message.params:
+    if not isinstance(message, jsonrpc.Request) or not message.params:
         return ""
-    return runtime.rounds.keeper(message, principal.key_id)
+    if b'"requestState"' in message.params:
+        return runtime.rounds.keeper(message, principal.key_id)
+    return _rest_keeper(message)
+
+
+def _rest_keeper(message: jsonrpc.Message) -> str:
+    """The worker that keeps the rest of a cut answer, when that is what is read."""
+    if not isinstance(message, jsonrpc.Request) or message.method != "resources/read":
+        return ""
+    if not message.params or _REST not in message.params:
+        return ""
+    try:
+        return cuts.keeper(jsonrpc.text(jsonrpc.fields(message.params).get("uri")) or "")
+    except jsonrpc.Malformed:
+        return ""  # said where it is served
 
 
 def _is_request(message: jsonrpc.Message) -> bool:

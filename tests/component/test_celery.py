@@ -132,6 +132,8 @@ def test_a_broker_that_is_away_does_not_keep_the_worker_from_being_ready(tmp_pat
     try:
         assert select.select([reader], [], [], 30)[0]
         assert json.loads(os.read(reader, 4096)) == {"ok": True, "broker": "unreachable"}
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(15) == 0, "nor from ending"
     finally:
         worker.kill()
         worker.wait()

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis
 
-# An example may take as long as a busy machine takes: milliseconds are measured elsewhere, and never asserted.
-hypothesis.register_profile("unhurried", deadline=None)
-hypothesis.load_profile("unhurried")
+# How many examples a property is tried with; no test names a number of its own, nor a time that an example may take. The same
+# code is tried with the same examples every time; to look for new ones: pytest --hypothesis-profile=exploring.
+hypothesis.register_profile("quick", deadline=None, derandomize=True, max_examples=25)
+hypothesis.register_profile("thorough", deadline=None, derandomize=True, max_examples=200)
+hypothesis.register_profile("exploring", deadline=None, max_examples=1000)
+hypothesis.load_profile("thorough" if os.environ.get("CI") else "quick")
 
 HOME = Path(tempfile.mkdtemp(prefix="mcp-tests-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)

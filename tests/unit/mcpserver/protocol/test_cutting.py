@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -103,7 +103,6 @@ odd = st.text(alphabet=st.sampled_from('aé€😀\\"\n\x00\u2028\U0010ffff/u'),
 
 
 @given(odd, st.booleans(), st.integers(-3, 400))
-@settings(max_examples=400, deadline=None)
 def test_no_character_and_no_escape_is_ever_split(words: str, ascii: bool, most: int) -> None:
     token = json.dumps(words, ensure_ascii=ascii).encode()
     at = cutting.kept(token, most)

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpserver.protocol.invisible import spelled_out, stripped
@@ -76,7 +76,6 @@ def test_the_rest_of_the_text_stays_in_its_order():
     assert stripped("del\u200bete \u202eno\u202cw")[0] == "delete now"
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_stripping_only_ever_takes_out_and_is_done_after_one_pass_or_two(text):
     shown, count = stripped(text)
@@ -85,7 +84,6 @@ def test_stripping_only_ever_takes_out_and_is_done_after_one_pass_or_two(text):
     assert all(one in rest for one in shown), "something new came in"
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(categories=["Lu", "Ll", "Lo", "Nd", "Zs", "Po", "Sc"], max_codepoint=0xFFFF)))
 def test_letters_digits_and_punctuation_of_every_script_stay(text):
     shown, _ = stripped(text)

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpserver.protocol import jsonrpc, jsontext
@@ -318,7 +318,6 @@ json_values = st.recursive(
 @given(
     params=st.dictionaries(st.text(), json_values, max_size=5), ascii=st.booleans(), indent=st.sampled_from([None, 1])
 )
-@settings(max_examples=150, deadline=None)
 def test_whatever_is_json_is_read_and_written_without_loss(
     params: dict[str, object], ascii: bool, indent: int | None
 ) -> None:
@@ -338,7 +337,6 @@ def test_whatever_is_json_is_read_and_written_without_loss(
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
 def test_no_bytes_raise_anything_but_malformed(raw: bytes) -> None:
     for attempt in (raw, b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"x":' + raw + b"}}"):
         try:

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpserver.protocol import jsontext
@@ -33,7 +33,6 @@ class TestOneLine:
 
 
 @given(st.text(max_size=300), st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
 def test_text_is_utf8_however_it_is_cut_into_pieces(text: str, piece: int) -> None:
     before, jsontext._UTF8_AT_ONCE_BYTES = jsontext._UTF8_AT_ONCE_BYTES, piece
     try:
@@ -67,7 +66,6 @@ json_text = st.recursive(
 
 
 @given(json_text)
-@settings(max_examples=300, deadline=None)
 def test_numbers_that_python_wrote_and_text_that_looks_like_one_are_not_huge(value: object) -> None:
     raw = json.dumps(value).encode() + b"\n"
     assert jsontext.huge_number(raw) is None

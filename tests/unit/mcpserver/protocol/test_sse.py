@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpserver.protocol.sse import HEARTBEAT, Event, Splitter, TooLong, encode, priming
@@ -134,7 +134,6 @@ ends = st.lists(st.sampled_from([b"\n", b"\r", b"\r\n"]), min_size=20, max_size=
 
 
 @given(lines=lines, ends=ends, cuts=st.lists(st.integers(0, 200), max_size=6))
-@settings(max_examples=200, deadline=None)
 def test_how_the_bytes_are_cut_never_matters(lines: list[bytes], ends: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(line + end for line, end in zip(lines, ends, strict=False))
     at_once = read(stream)
@@ -144,7 +143,6 @@ def test_how_the_bytes_are_cut_never_matters(lines: list[bytes], ends: list[byte
 
 
 @given(st.binary(max_size=400), st.integers(1, 60), st.booleans())
-@settings(max_examples=200, deadline=None)
 def test_no_bytes_raise_anything_but_too_long_and_no_more_than_the_cap_is_held(
     raw: bytes, step: int, over: bool
 ) -> None:

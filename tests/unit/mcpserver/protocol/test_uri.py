@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpserver.protocol.uri import Template
@@ -86,7 +86,6 @@ safe = st.text(alphabet="abc019-._~%", min_size=1, max_size=8)
     parts=st.lists(st.tuples(st.sampled_from(["x://", "/", "/y/", "/items/", "#"]), safe), min_size=1, max_size=6),
     end=st.sampled_from(["", "/", "/end"]),
 )
-@settings(max_examples=200, deadline=None)
 def test_any_simple_expansion_fits_its_template(parts: list[tuple[str, str]], end: str) -> None:
     template = "".join(f"{literal}{{v{number}}}" for number, (literal, _) in enumerate(parts)) + end
     uri = "".join(literal + value for literal, value in parts) + end
@@ -94,7 +93,6 @@ def test_any_simple_expansion_fits_its_template(parts: list[tuple[str, str]], en
 
 
 @given(template=st.text(alphabet="{}+/ab", max_size=40), uri=st.text(alphabet="/ab", max_size=60))
-@settings(max_examples=200, deadline=None)
 def test_no_text_raises_anything_but_value_error(template: str, uri: str) -> None:
     try:
         fitting = Template(template)

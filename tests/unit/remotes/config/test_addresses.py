@@ -4,7 +4,7 @@ import ipaddress
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -119,13 +119,11 @@ def _parts(number: int, count: int) -> list[int]:
     return [*bytes_[: count - 1], int.from_bytes(bytes_[count - 1 :], "big")]
 
 
-@settings(deadline=None)
 @given(spellings(), st.sampled_from(["http", "https"]), st.sampled_from(["", ":80", ":3001"]))
 def test_no_spelling_of_a_forbidden_address_passes(host, scheme, port):
     assert url_fault(f"{scheme}://{host}{port}/latest?x=1", Reach(everything=True)) is not None
 
 
-@settings(deadline=None)
 @given(
     st.text("abc0169.:/@?#[]%\\\u3002\uff0e\uff11\u2488\u00df_- fx", max_size=40),
     st.sampled_from(["http://", "https://", "HTTP://", "http:", "http:///", "//"]),
@@ -144,7 +142,6 @@ def _allowed(host: str) -> bool:
     return classify(ipaddress.ip_address(host)) != "forbidden"
 
 
-@settings(deadline=None)
 @given(st.ip_addresses())
 def test_every_address_has_a_verdict_and_its_mapped_form_has_the_same(address):
     verdict = classify(address)

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remotes.config import document
@@ -85,7 +85,6 @@ def test_a_forbidden_character_is_named_with_its_place():
     )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.one_of(
         st.text(), st.text(alphabet="ab:-[]{}&*!|>'\"#\n\t ,%@?<~0.eE"), st.characters(exclude_categories=()).map(str)
@@ -106,7 +105,6 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(_json)
 def test_every_json_value_reads_as_itself(value):
     assert value_of(json.dumps([value], ensure_ascii=False)) == [value]

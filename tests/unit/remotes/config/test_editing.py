@@ -6,7 +6,7 @@ import re
 
 import pytest
 import yaml
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mcpserver.lib.errors import GatewayError
@@ -249,7 +249,6 @@ def changed(value, path, new):
     return wanted
 
 
-@settings(max_examples=60, deadline=None)
 @given(files(), st.data())
 def test_any_value_can_be_set_and_only_what_was_replaced_is_lost(file, data):
     text, value = file
@@ -263,7 +262,6 @@ def test_any_value_can_be_set_and_only_what_was_replaced_is_lost(file, data):
         assert len(re.findall(r"\r?\n", after)) == len(re.findall(r"\r?\n", text))
 
 
-@settings(max_examples=60, deadline=None)
 @given(files(), st.data())
 def test_what_is_added_and_taken_away_again_leaves_the_very_same_bytes(file, data):
     text, value = file
@@ -279,7 +277,6 @@ def test_what_is_added_and_taken_away_again_leaves_the_very_same_bytes(file, dat
         assert abs(again.count("\n") - text.count("\n")) == 1
 
 
-@settings(max_examples=60, deadline=None)
 @given(files(), st.data())
 def test_anything_can_be_taken_away_and_what_stands_beside_it_stays(file, data):
     text, value = file
@@ -292,7 +289,6 @@ def test_anything_can_be_taken_away_and_what_stands_beside_it_stays(file, data):
     assert [line for line in re.split(r"\r?\n", after) if line not in lines] in ([], [line_of(after, lines)])
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(SCALARS, max_size=5), st.lists(SCALARS, max_size=5), st.booleans(), st.data())
 def test_any_list_becomes_any_other(old, new, in_block, data):
     lines = [f"  - {Writer(data.draw).scalar(one)} # {number}" for number, one in enumerate(old)]

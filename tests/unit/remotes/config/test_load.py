@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remotes.config import load
@@ -199,7 +199,6 @@ _values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(), _values.map(json.dumps), _values.map(lambda v: json.dumps({"mcpServers": {"a": v}}))))
 def test_any_text_gives_a_snapshot_or_errors_and_never_both(text):
     snapshot, problems = load.parse(text, {}, FOLDER)

@@ -3,7 +3,7 @@
 import json
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -20,7 +20,6 @@ objects = st.dictionaries(st.text(max_size=8), values, max_size=4)
 
 
 @given(st.binary(max_size=80) | values.map(msgspec.json.encode), st.sampled_from(["", "progressToken", "_meta"]))
-@settings(max_examples=200, deadline=None)
 def test_no_params_of_a_notification_raise(raw: bytes, member: str) -> None:
     params = b'{"%b":%b}' % (member.encode(), raw) if member else raw
     for read in (envelope.progress_number, envelope.subscription_number):
@@ -28,7 +27,6 @@ def test_no_params_of_a_notification_raise(raw: bytes, member: str) -> None:
 
 
 @given(objects, objects, st.integers(1, 2**40), st.booleans())
-@settings(max_examples=100, deadline=None)
 def test_a_request_is_read_back_as_it_was_written(
     params: dict[str, object], meta: dict[str, object], number: int, modern: bool
 ) -> None:

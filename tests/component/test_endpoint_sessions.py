@@ -266,5 +266,5 @@ class TestOldStream:
         client = gateway.client()
         relay = client.relay().opened()
         relay.stream.close()
-        until(lambda: not gateway.status()["connections"]["active"], within_s=2)
+        until(lambda: not gateway.status()["connections"]["active"])
         assert client.ask("POST", relay.address, PING, client.basics()).status == 404

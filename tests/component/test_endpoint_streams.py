@@ -129,9 +129,9 @@ class TestNumbers:
             again = stack.enter_context(sessions[0].stream())
             assert again.status == 200
             opened[4].close()
-            until(lambda: gateway.status()["connections"]["active"] == 9, "the slot is free", within_s=10)
+            until(lambda: gateway.status()["connections"]["active"] == 9, "the slot is free")
             assert stack.enter_context(fifth.stream()).status == 200
-        until(lambda: not gateway.status()["connections"]["active"], within_s=10)
+        until(lambda: not gateway.status()["connections"]["active"])
 
     @pytest.mark.edge(3)
     def test_of_forty_at_once_exactly_ten_are_opened(self, gateway: Gateway) -> None:
@@ -166,7 +166,7 @@ class TestUnreadStream:
             assert refused.headers["retry-after"] == "1"
             began = time.monotonic()
             assert gateway.client("other").modern("tools/list").status == 200
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
 
     def refusal(self, relay: Relay, method: str) -> Reply | None:
         for number in range(20):
@@ -245,7 +245,7 @@ class TestRevocation:
         ):
             other.message()
             gateway.command("mcpkey", "revoke", "doomed")
-            until(lambda: client.modern("tools/list").status == 401, "401", within_s=5)
+            until(lambda: client.modern("tools/list").status == 401, "401")
             assert client.ask("POST", "/mcp", message("ping", id=1), session.headers).status == 401
             for stream in (modern, between, relay.stream):
                 assert is_over(stream)

@@ -16,6 +16,7 @@ from remotes import services
 from remotes.config import following
 from remotes.management.commands.mcp import Command
 from tests import peers
+from tests.component.real_gateway import until
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = f"""\
@@ -122,7 +123,7 @@ def test_a_remote_that_hangs_is_a_timeout_within_its_limit(mcp, folder, settings
         settings.MCP_CONFIG.write_text(f"version: 1\nmcpServers:\n  stripe: {{url: 'http://127.0.0.1:{port}/mcp'}}\n")
         began = time.monotonic()
         code, document, _ = mcp("remote", "test", "stripe", "--timeout", "1")
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20, "not its own 60 s"
     assert code == 1
     assert (document["ok"], document["error"], document["phase"]) == (False, "timeout", "http")
     assert document["latency_ms"] >= 1000
@@ -189,13 +190,14 @@ def test_without_a_gateway_the_list_tells_what_was_last_known(mcp, folder, setti
 
 
 def test_with_a_gateway_the_list_is_live(mcp, gateway):
-    mcp("tools", "list")  # waits for the first load
-    code, document, _ = mcp("remote", "list")
-    assert code == 0
-    assert document["running"] is True
-    assert {name: row["status"] for name, row in document["mcps"].items()} == {
-        "demo": "healthy", "gone": "unhealthy", "off": "disabled", "needs": "misconfigured",
-    }  # fmt: skip
+    expected = {"demo": "healthy", "gone": "unhealthy", "off": "disabled", "needs": "misconfigured"}
+
+    def listed():
+        code, document, _ = mcp("remote", "list")
+        assert (code, document["running"]) == (0, True)
+        return document if {name: row["status"] for name, row in document["mcps"].items()} == expected else None
+
+    document = until(listed, "every remote tried once")
     assert document["mcps"]["needs"]["missing_env"] == ["NO_SUCH_VARIABLE_HERE"]
 
 
@@ -261,7 +263,7 @@ def test_a_call_may_take_as_long_as_its_remote_may_and_then_the_gateway_says_so(
     began = time.monotonic()
     code, document, _ = mcp("tools", "call", "demo__slow", "seconds=60")
     assert code == 1
-    assert 5 <= time.monotonic() - began < 10
+    assert 5 <= time.monotonic() - began < 20
     assert "did not answer within 5 s" in json.dumps(document["result"])
 
 

@@ -203,7 +203,7 @@ def test_one_that_hangs_delays_no_other_and_rounds_do_not_pile_up(configure):
         round_.start()
         held, _ = silent.accept()
         tasks.probe_remotes()  # while the first one is under way: left out
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 4
         round_.join(20)
         held.close()
     assert {name: row["status"] for name, row in selectors.health().items()} == {"hung": "unhealthy", "peer": "healthy"}

@@ -24,7 +24,7 @@ from tests import peers
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = RemoteSpec("demo", "stdio", command=sys.executable, args=("-m", "remotes.demo"), cwd=str(ROOT))
 TIMEOUT_S = 1.0
-SLACK_S = 2.0  # a probe ends one second after its timeout; twice that, on a busy machine
+SLACK_S = 6.0  # for busy machines; without a timeout each of these would take ten seconds or more
 
 
 def tried(spec, timeout_s=None):
@@ -216,7 +216,7 @@ def test_one_that_accepts_and_says_nothing_is_a_timeout_in_the_step_it_hangs_in(
     document = tried(at(silent, scheme=scheme, transport=transport), TIMEOUT_S)
     assert time.monotonic() - began < TIMEOUT_S + SLACK_S
     assert (document["ok"], document["error"], document["phase"]) == (False, "timeout", phase)
-    assert 1000 <= document["latency_ms"] < 2000
+    assert 1000 <= document["latency_ms"] < 1000 * (TIMEOUT_S + SLACK_S)
     assert f"127.0.0.1:{silent}" in document["hint"]
 
 
@@ -231,7 +231,7 @@ def test_its_own_limits_hold_where_the_caller_names_none(silent):
     began = time.monotonic()
     assert tried(at(silent, list_timeout_s=1.0))["error"] == "timeout"
     assert tried(at(silent, connect_timeout_s=1.0), 60)["error"] == "timeout"
-    assert time.monotonic() - began < 2 + 2 * SLACK_S
+    assert time.monotonic() - began < 9, "not the ten seconds of one of them"
 
 
 @pytest.mark.edge(1)
@@ -428,12 +428,23 @@ def test_one_that_cannot_be_called_is_not_contacted(monkeypatch):
     assert (off["status"], off["error"], off["latency_ms"]) == ("disabled", "disabled", None)
 
 
-def test_many_are_tried_side_by_side_and_reported_in_their_order(silent, refusing):
-    specs = [at(silent), at(refusing), DEMO, at(silent)]
-    began = time.monotonic()
-    reports = probes.run(probes.probe_all(specs, timeout_s=3))
-    assert time.monotonic() - began < 6
-    assert [report.error for report in reports] == ["timeout", "unreachable", "", "timeout"]
+def test_many_are_tried_side_by_side_and_reported_in_their_order(refusing):
+    with socket.create_server(("127.0.0.1", 0)) as meeting:
+
+        def wait_for_both():
+            first, second = meeting.accept()[0], meeting.accept()[0]
+            meeting.close()
+            first.close()
+            second.close()
+
+        waiting = threading.Thread(target=wait_for_both, daemon=True)
+        waiting.start()
+        port = meeting.getsockname()[1]
+        reports = probes.run(probes.probe_all([at(port), at(refusing), DEMO, at(port)], timeout_s=20))
+        waiting.join(20)
+    first, *middle, last = [report.error for report in reports]
+    assert middle == ["unreachable", ""]
+    assert "timeout" not in (first, last), "neither is answered before both have come"
 
 
 def test_thirty_that_hang_take_no_longer_than_one(silent):

@@ -207,23 +207,40 @@ class TestCount:
         until(lambda: changing.journal_of(own) == ["subscribed", "unsubscribed"], "the remote is told")
 
 
+MOTD = "peer://motd"
+Losing = tuple[Gateway, dict[str, peers.Peer]]
+
+
+@pytest.fixture(scope="module")
+def losing() -> Iterator[Losing]:
+    """A gateway whose remotes are there to be killed."""
+    with prepared({}) as gateway, contextlib.ExitStack() as stack:
+        chosen = {"PEER_JOURNAL": str(gateway.journal)}
+        started = {
+            name: stack.enter_context(peers.sdk_server("http", "--era", era, environment=chosen))
+            for name, era in (("a", "modern"), ("b", "legacy"))
+        }
+        gateway.remotes = {name: {"url": peer.url} for name, peer in started.items()}
+        gateway.write_config()
+        yield gateway.start().healthy(*started), started
+
+
 class TestLoss:
-    @pytest.mark.parametrize("era", ["modern", "legacy"])
-    def test_a_remote_that_comes_back_is_watched_again(self, era: str) -> None:
-        with prepared({}) as gateway:
-            chosen = {"PEER_JOURNAL": str(gateway.journal)}
-            with peers.sdk_server("http", "--era", era, environment=chosen) as peer:
-                gateway.remotes = {"peer": {"url": peer.url}}
-                gateway.write_config()
-                client = gateway.start().healthy("peer").client()
-                stream = listen(client, "peer://motd")
-                assert stream.message()["params"]["notifications"] == {"resourceSubscriptions": ["peer://motd"]}
-                peer.kill()
-            with stream, peers.sdk_server("http", "--era", era, port=peer.port, environment=chosen):
-                # Nothing is replayed: what may have changed meanwhile counts as changed.
-                assert stream.message()["params"]["uri"] == "peer://motd"
-                touch(client, "peer", "peer://motd")
-                assert stream.message()["params"]["uri"] == "peer://motd"
+    @pytest.mark.parametrize(("remote", "era", "exposed"), [("a", "modern", MOTD), ("b", "legacy", f"b+{MOTD}")])
+    def test_a_remote_that_comes_back_is_watched_again(
+        self, losing: Losing, remote: str, era: str, exposed: str
+    ) -> None:
+        gateway, started = losing
+        client, peer = gateway.client(), started[remote]
+        stream = listen(client, exposed)
+        assert stream.message()["params"]["notifications"] == {"resourceSubscriptions": [exposed]}
+        peer.kill()
+        chosen = {"PEER_JOURNAL": str(gateway.journal)}
+        with stream, peers.sdk_server("http", "--era", era, port=peer.port, environment=chosen):
+            # Nothing is replayed: what may have changed meanwhile counts as changed.
+            assert stream.message()["params"]["uri"] == exposed
+            touch(client, remote, MOTD)
+            assert stream.message()["params"]["uri"] == exposed
 
 
 class TestApps:

@@ -88,7 +88,7 @@ def is_alive(supervised: Supervised) -> bool:
     return supervised.process.poll() is None
 
 
-def until(claim: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def until(claim: Callable[[], bool], timeout_s: float = 40.0) -> None:
     """Wait for what another process does; asked often, and it fails loudly."""
     deadline = time.monotonic() + timeout_s
     while not claim():

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 
 import pytest
 
@@ -162,10 +161,8 @@ async def test_a_remote_that_refuses_connections_fails_at_once_and_provably_unse
     async with served(modern()) as server:
         pass  # the port is closed again
     async with upstream(http(server)) as one:
-        started = time.monotonic()
-        outcome = await call(one)
-        assert (outcome.fault, outcome.phase) == (Fault.NOT_SENT, "tcp")
-        assert time.monotonic() - started < 1
+        outcome = await call(one, seconds=20)
+        assert (outcome.fault, outcome.phase) == (Fault.NOT_SENT, "tcp"), "and no timeout"
 
 
 async def test_a_host_that_does_not_resolve_is_named_by_its_phase():

@@ -80,7 +80,7 @@ class Remote:
     def pids(self) -> list[int]:
         return [int(line.split()[1]) for line in self.lines() if line.startswith(("start ", "child "))]
 
-    async def until(self, word: str, times: int = 1, seconds: float = 5) -> None:
+    async def until(self, word: str, times: int = 1, seconds: float = 20) -> None:
         async with asyncio.timeout(seconds):
             while self.count(word) < times:
                 await asyncio.sleep(0.01)
@@ -134,12 +134,10 @@ def forgiving(monkeypatch):
 async def test_a_command_that_does_not_exist_was_provably_never_sent_anything(remote, era):
     spec = remote.spec("", command="/nonexistent/server", args=(), era=era)
     async with upstream(spec) as one:
-        started = time.monotonic()
-        outcome = await call(one)
-        assert (outcome.fault, outcome.phase) == (Fault.NOT_SENT, "spawn")
+        outcome = await call(one, seconds=20)
+        assert (outcome.fault, outcome.phase) == (Fault.NOT_SENT, "spawn"), "and no timeout"
         assert outcome.message == "cannot start remote", "callers are told no path of this machine"
         assert "No such file" in outcome.told
-        assert time.monotonic() - started < 2
 
 
 @on_uvloop
@@ -154,11 +152,9 @@ async def test_a_folder_that_does_not_exist_was_provably_never_sent_anything(rem
 @on_uvloop
 async def test_a_process_that_exits_at_once_is_a_failure_with_its_code_and_last_words(remote, era):
     async with upstream(remote.spec("sys.exit('no licence\\x1b[31m')", era=era)) as one:
-        started = time.monotonic()
-        outcome = await call(one)
+        outcome = await call(one, seconds=20)
         assert (outcome.fault, outcome.message) == (Fault.BROKEN, "the process of remote ended with exit code 1")
         assert outcome.told == "the process of remote ended with exit code 1: no licence\\x1b[31m"
-        assert time.monotonic() - started < 3
 
 
 @pytest.mark.edge(1)
@@ -172,9 +168,7 @@ def on_call(message):
 serve(on_call)
 """
     async with upstream(remote.spec(code)) as one:
-        started = time.monotonic()
-        assert (await call(one, seconds=10)).fault is Fault.BROKEN
-        assert time.monotonic() - started < 3
+        assert (await call(one, seconds=20)).fault is Fault.BROKEN, "and no timeout"
         assert remote.count("tools/call") == 1, "not repeated: it may have been executed"
         assert isinstance(await call(one), Answer)
         assert remote.count("initialize") == 2
@@ -190,7 +184,7 @@ def on_call(message):
 serve(on_call)
 """
     async with upstream(remote.spec(code)) as one:
-        outcomes = await asyncio.wait_for(asyncio.gather(*(call(one, seconds=10) for _ in range(5))), 5)
+        outcomes = await asyncio.wait_for(asyncio.gather(*(call(one, seconds=40) for _ in range(5))), 20)
         assert {outcome.fault for outcome in outcomes} == {Fault.BROKEN}
         assert one.in_flight == 0
 
@@ -237,6 +231,7 @@ async def test_an_error_that_is_none_is_an_invalid_answer(remote, answer):
 @on_uvloop
 async def test_an_answer_to_nobody_leaves_the_caller_to_its_deadline(remote, line):
     async with upstream(remote.spec(f"serve(lambda m: print({line!r}, flush=True))")) as one:
+        await one.connected(asyncio.get_running_loop().time() + 20)
         assert (await call(one, seconds=0.4)).fault is Fault.TIMEOUT
 
 
@@ -302,7 +297,7 @@ serve(on_call)
             flooding = asyncio.create_task(call(noisy, seconds=0.6))
             await loud.until("tools/call")
             while not flooding.done():
-                assert isinstance(await call(quiet, seconds=1), Answer)
+                assert isinstance(await call(quiet), Answer)
             assert (await flooding).fault is Fault.TIMEOUT
 
 
@@ -423,7 +418,7 @@ time.sleep(60)
         assert all(alive(pid) for pid in remote.pids())
         started = time.monotonic()
         await one.close()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10, "not the child's minute"
         await remote.until_dead(1)
 
 
@@ -531,6 +526,7 @@ time.sleep(60)
     big = {"name": Raw(b'"echo"'), "arguments": Raw(b'"' + b"x" * 500_000 + b'"')}
     async with upstream(remote.spec(code)) as one:
         for _ in range(3):
+            await one.connected(asyncio.get_running_loop().time() + 20)
             outcomes = await asyncio.gather(*(call(one, seconds=0.3, params=big) for _ in range(8)))
             assert {outcome.fault for outcome in outcomes} == {Fault.TIMEOUT}
         assert unread(await channel(one)) < 9 * 500_000, "what a caller gave up on is not kept"
@@ -556,6 +552,7 @@ serve(on_call)
 @on_uvloop
 async def test_a_timeout_and_a_caller_that_leaves_are_told_by_notification(remote):
     async with upstream(remote.spec("serve(lambda message: None)")) as one:
+        await one.connected(asyncio.get_running_loop().time() + 20)  # to be started is not what takes too long
         assert (await call(one, seconds=0.3)).fault is Fault.TIMEOUT
         await remote.until("notifications/cancelled")
         leaving = asyncio.create_task(call(one))

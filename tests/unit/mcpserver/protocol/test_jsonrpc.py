@@ -145,9 +145,9 @@ class TestPayloads:
             bomb.encode(),
             opening.encode() * depth,
         ):
-            began = time.monotonic()
+            began = time.process_time()
             assert refusal(raw)[0] in (-32700, -32600)
-            assert time.monotonic() - began < 1
+            assert time.process_time() - began < 1
 
     def test_deep_nesting_behind_spaced_keys_is_refused_and_not_raised(self) -> None:
         deep = "[" * 990 + "]" * 990

@@ -74,9 +74,9 @@ def test_text_that_is_no_template(text: str) -> None:
 )
 def test_no_pair_of_hostile_texts_is_slow(template: str, uri: str) -> None:
     fitting = Template(template)
-    began = time.monotonic()
+    began = time.process_time()
     fitting.fits(uri)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 safe = st.text(alphabet="abc019-._~%", min_size=1, max_size=8)

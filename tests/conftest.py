@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis
 
+from tests.neighbours import pytest_xdist_make_scheduler
+
+__all__ = ["pytest_xdist_make_scheduler"]
+
 # How many examples a property is tried with; no test names a number of its own, nor a time that an example may take. The same
 # code is tried with the same examples every time; to look for new ones: pytest --hypothesis-profile=exploring.
 hypothesis.register_profile("quick", deadline=None, derandomize=True, max_examples=25)

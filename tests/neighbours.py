@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = {"gateway": ("gateway", "tight"), "asking": ("gw", "hasty")}
 
 
-class Neighbours(LoadFileScheduling):
+class Neighbours(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
         return shared(file) or file

@@ -49,17 +49,11 @@ def test_a_setting_that_cannot_be_read_is_a_document_that_names_it(tmp_path, var
     assert document["message"].startswith(words)
 
 
-def test_more_than_one_worker_is_refused(tmp_path):
-    assert run(tmp_path, "start", "--workers", "2") == (
-        2,
-        {
-            "schema": 1,
-            "ok": False,
-            "error": "usage",
-            "message": "this version runs one worker: sessions and limits are not shared between several yet",
-            "hint": "leave MCP_WORKERS at 1",
-        },
-    )
+def test_more_than_one_worker_is_refused_where_they_could_not_find_each_other(tmp_path):
+    exit_code, document = run(tmp_path, "start", "--workers", "2", REDIS_URL="")
+    assert (exit_code, document["error"]) == (2, "usage")
+    assert document["message"].endswith("REDIS_URL is not set")
+    assert "MCP_WORKERS" in document["hint"]
 
 
 def test_a_taken_port_names_who_has_it(tmp_path):

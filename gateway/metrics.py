@@ -86,6 +86,9 @@ class Tools(Collector):
         cell[0] += 1
         cell[1] += seconds
 
+    def calls(self, remote: str) -> int:
+        return int(sum(cell[0] for key, cell in list(self._cells.items()) if key[0] == remote))
+
     def forget(self, remote: str) -> None:
         self._named.pop(remote, None)
         for key in [key for key in list(self._cells) if key[0] == remote]:

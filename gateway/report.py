@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import mcpserver
-from gateway import trust
+from gateway import metrics, trust
 from mcpserver.lib import log as logs
 from remotes import selectors, status
 from remotes.upstream.client import Upstream
@@ -80,6 +80,7 @@ def _remote(runtime: "Runtime", name: str) -> dict[str, Any]:
         "era": listing.greeting.revision if listing else None,
         "tools": len(listing.entries.get("tools/list", ())) if listing else 0,
         "remembered": said_at.isoformat(timespec="seconds") if said_at is not None else None,
+        "calls": metrics.TOOLS.calls(name),
         "latency_ms": kept.latency_ms if kept is not None else None,
         "last_error": failure.told if failure is not None else None,
         "phase": failure.phase if failure is not None else None,

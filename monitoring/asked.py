@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from django.conf import settings
+from django.db import connections
 
 from mcpserver.lib import control, usage
 from mcpserver.lib.database import UNUSABLE
@@ -69,6 +70,7 @@ class _Asked(Generic[T]):
             return  # The same as no answer: the caller says what that means.
         finally:
             self._ended.set()
+            connections.close_all()  # This thread's own: whoever asks again and again would pile them up.
 
 
 def _with_redis(stored: facts.Stored, word: health.Dependency) -> facts.Stored:

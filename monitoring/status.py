@@ -23,6 +23,7 @@ _REMOTE: Document = {
     "era": None,
     "tools": None,
     "remembered": None,
+    "calls": None,
     "latency_ms": None,
     "last_ok": None,
     "last_error": None,
@@ -156,14 +157,17 @@ def _remotes(said: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Mappi
     """Each remote as the worker sees it that fares worst with it; its process as the one worker knows it that runs it."""
     worst: dict[str, Mapping[str, Any]] = {}
     processes: dict[str, Any] = {}
+    calls: Counter[str] = Counter()
     for remotes in said:
         for name, facts in remotes.items():
             if name not in worst or _badness(facts) > _badness(worst[name]):
                 worst[name] = facts
             if facts.get("process"):
                 processes[name] = facts["process"]
+            calls[name] += int(facts.get("calls") or 0)
+    merged = {name: {**facts, "calls": calls[name]} if "calls" in facts else facts for name, facts in worst.items()}
     return {
-        name: {**facts, "process": processes[name]} if name in processes else facts for name, facts in worst.items()
+        name: {**facts, "process": processes[name]} if name in processes else facts for name, facts in merged.items()
     }
 
 

@@ -72,6 +72,8 @@ class Answer:
     exit_code: Exit = Exit.DONE
     # A file for another program: printed instead of the document, unless `-o` asks for that.
     text: str | None = None
+    # What `-o table` shows instead of a rendering of the document.
+    page: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,8 @@ class JsonCommand(BaseCommand):
         shown = _rendered(document, output, pretty=_is_terminal(self.stdout))
         if output == "text" and answer.text is not None:
             shown = answer.text.removesuffix("\n")
+        if output == "table" and answer.page is not None:
+            shown = answer.page
         if failure := _write(self.stdout, shown):
             self.say(f"the answer could not be written: {failure.strerror}")
             exit_code = exit_code or Exit.FAILED

@@ -90,6 +90,7 @@ def test_a_remote_is_described_by_its_worker_over_what_probes_wrote_down() -> No
             "era": None,
             "tools": None,
             "remembered": None,
+            "calls": None,
             "latency_ms": 4,
             "last_ok": "then",
             "last_error": "refused",

@@ -1,0 +1,140 @@
+"""The log files read back: the last lines that match, and those that come, across rotations. Reads, never locks.
+
+Lines are JSON objects of our own making; what is none (half a line of a crash, an editor's trace) is skipped.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+Line = dict[str, Any]
+
+CURRENT = "combined.log"
+_ROTATED = re.compile(r"combined\.(\d+)\.log")
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+_PART_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is left empty is not asked. `keys`: ids; a request's id is looked for in every line, access line or not."""
+
+    remote: str = ""
+    keys: frozenset[str] = field(default_factory=frozenset)
+    request: str = ""
+    level: str = ""
+    since: datetime | None = None
+
+    def __call__(self, line: Mapping[str, Any]) -> bool:
+        if self.remote and self.remote not in (line.get("remote"), line.get("mcp")):
+            return False
+        if self.keys and line.get("key") not in self.keys:
+            return False
+        if self.request and line.get("request") != self.request:
+            return False
+        if self.level and _LEVELS.get(str(line.get("level")), 0) < _LEVELS[self.level.upper()]:
+            return False
+        return self.since is None or _at(line) >= self.since.timestamp()
+
+
+def last(folder: Path, wanted: Callable[[Line], bool], count: int) -> list[Line]:
+    """The newest `count` that are wanted, oldest first."""
+    found: list[Line] = []
+    for path in reversed(files(folder)):
+        try:
+            content = path.read_bytes()
+        except OSError:  # Rotated away in this moment.
+            continue
+        for raw in reversed(content.splitlines()):
+            line = _line(raw)
+            if line is not None and wanted(line):
+                found.append(line)
+                if len(found) == count:
+                    return found[::-1]
+    return found[::-1]
+
+
+def files(folder: Path) -> list[Path]:
+    """Oldest first."""
+    numbered = [
+        (int(match[1]), path) for path in folder.glob("combined.*.log") if (match := _ROTATED.fullmatch(path.name))
+    ]
+    current = folder / CURRENT
+    return [path for _, path in sorted(numbered, reverse=True)] + ([current] if current.exists() else [])
+
+
+class Tail:
+    """What is written from now on. A file that was renamed is read to its end before the next one is begun."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._rest = b""
+        self._open(folder / CURRENT, at_end=True)
+
+    def news(self) -> Iterator[Line]:
+        """What came since it was asked last."""
+        yield from self._read()
+        for path in self._later():
+            yield from self._read()  # what was written before the name was taken away
+            self._open(path, at_end=False)
+            yield from self._read()
+
+    def _read(self) -> Iterator[Line]:
+        if self._file is None:
+            return
+        if os.fstat(self._file.fileno()).st_size < self._file.tell():  # emptied in place, as `: > file` does
+            self._file.seek(0)
+            self._rest = b""
+        while part := self._file.read(_PART_BYTES):
+            *whole, self._rest = (self._rest + part).split(b"\n")
+            yield from filter(None, map(_line, whole))
+
+    def _later(self) -> list[Path]:
+        """The files that were begun after the one that is open; none while that is the current one."""
+        found = files(self._folder)
+        if self._file is None:
+            return found[-1:]
+        own = os.fstat(self._file.fileno()).st_ino
+        inodes = [_inode(path) for path in found]
+        if own in inodes:
+            return found[inodes.index(own) + 1 :]
+        return found[-1:]
+
+    def _open(self, path: Path, *, at_end: bool) -> None:
+        try:
+            fresh = path.open("rb")
+        except OSError:
+            return
+        if self._file is not None:
+            self._file.close()
+        self._file, self._rest = fresh, b""
+        if at_end:
+            fresh.seek(0, os.SEEK_END)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
+
+
+def _line(raw: bytes) -> Line | None:
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def _at(line: Mapping[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(str(line.get("time"))).timestamp()
+    except ValueError:
+        return 0.0

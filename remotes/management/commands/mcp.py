@@ -1,6 +1,7 @@
 """`mcp`: the remotes and their tools, as the operator of this machine sees them. Parses, asks and prints."""
 
 from mcpserver.lib.command import JsonCommand
+from remotes.management.mcp.doctor import Doctor
 from remotes.management.mcp.logs import Logs
 from remotes.management.mcp.remote import Remote
 from remotes.management.mcp.tools import Tools
@@ -8,4 +9,4 @@ from remotes.management.mcp.tools import Tools
 
 class Command(JsonCommand):
     help = "The remotes behind the gateway, and their tools."
-    subcommands = {"remote": Remote, "tools": Tools, "logs": Logs}
+    subcommands = {"remote": Remote, "tools": Tools, "logs": Logs, "doctor": Doctor}

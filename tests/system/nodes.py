@@ -1,0 +1,74 @@
+"""A machine of a cluster, as a test starts and kills it, and the load balancer in front."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import peers
+from tests.system import gateway
+from tests.system.gateway import ROOT
+
+DEMO = {"command": sys.executable, "args": ["-m", "remotes.demo"], "cwd": str(ROOT)}
+
+
+class Node:
+    """`mcpserver start` on one machine: two workers and Celery."""
+
+    def __init__(self, folder: Path, **shared: str) -> None:
+        self.folder = folder
+        self.port = peers.free_port()
+        self.environment = gateway._environment(folder) | {"MCP_WORKERS": "2"} | shared
+        (folder / "mcp-config.yaml").write_text(gateway.configuration({"demo": DEMO}))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *words: str) -> None:
+        with (self.folder / "stderr").open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "mcpserver", "start", "--port", str(self.port), *words],
+                cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+                start_new_session=True,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], 40)[0], "not ready"
+        said = json.loads(self.process.stdout.readline())
+        assert said["ok"], said
+        self.pids: dict[str, int] = said["pids"]
+
+    def die(self) -> None:
+        """As a machine does: every process at once."""
+        for pid in self.pids.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.stop()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            peers.end_group(self.process, signal.SIGTERM)
+            self.process = None
+
+
+def in_turns(port: int, targets: list[int]) -> str:
+    """One worker of nginx, so that the turns are strict; nothing is sticky."""
+    lines = "".join(f"server 127.0.0.1:{target} max_fails=1 fail_timeout=2s;" for target in targets)
+    return f"""
+    upstream gateways {{ {lines} }}
+    server {{
+        listen 127.0.0.1:{port};
+        client_max_body_size 2m;
+        location / {{
+            proxy_pass http://gateways;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_buffering off;
+            proxy_read_timeout 3600s;
+            proxy_connect_timeout 2s;
+        }}
+    }}"""

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ import msgspec
 from mcpserver.lib import control, node
 
 _NONCE_CHARS = 8
+# A machine that was not heard of for a while may only be slow: who took over from it too soon would split a session in two. So
+# what names it is sent there for so long; when nobody opens, it is gone.
+_REMEMBERED_S = 90.0
 _DOOR = re.compile(r"peer-([A-Za-z0-9_-]{8})(\.leaving)?\.sock")
 
 
@@ -40,6 +44,7 @@ class Neighbours:
         self.own = self.node + secrets.token_urlsafe(_NONCE_CHARS)[:_NONCE_CHARS]
         self._here: dict[str, Place] = {}
         self._elsewhere: dict[str, Place] = {}
+        self._machines: dict[str, tuple[Place, float]] = {}
 
     def open_door(self) -> socket.socket:
         """The socket on which the others' requests come in; it listens."""
@@ -68,6 +73,10 @@ class Neighbours:
     def heard(self, urls: Mapping[str, str]) -> None:
         """Who lives on other machines, by what they are called in ids."""
         self._elsewhere = {name: Place(url=url) for name, url in urls.items() if not name.startswith(self.node)}
+        now = time.monotonic()
+        self._machines = {name: known for name, known in self._machines.items() if known[1] > now}
+        for name, place in self._elsewhere.items():
+            self._machines[name[: node.CHARS]] = (place, now + _REMEMBERED_S)
 
     def find(self, instance: str) -> Place | None:
         """Where a worker is; None when it is this one, or gone. Another machine is sent even what names a worker that
@@ -91,6 +100,8 @@ class Neighbours:
         for known in (self._here, self._elsewhere):
             for name in [name for name, one in known.items() if one == place]:
                 del known[name]
+        for name in [name for name, (one, _) in self._machines.items() if one == place]:
+            del self._machines[name]
         if place.path:
             Path(place.path).unlink(missing_ok=True)
 
@@ -99,8 +110,8 @@ class Neighbours:
         machines = {name[: node.CHARS] for name in self._elsewhere}
         return len({*self._here, self.own}), len(machines) + 1
 
-    def _machine(self, node: str) -> Place | None:
-        return next((place for name, place in self._elsewhere.items() if name.startswith(node)), None)
+    def _machine(self, name: str) -> Place | None:
+        return self._machines[name][0] if name in self._machines else None
 
     def _door(self, instance: str) -> Path:
         return self._folder / f"peer-{instance[node.CHARS :]}.sock"

@@ -158,6 +158,7 @@ class Runtime:
             asyncio.create_task(self._stay_within_limits(), name="guards"),
         ]
         if self.cluster is not None:
+            await self.cluster.tick()  # before a session of another worker can come here
             self._tasks.append(asyncio.create_task(self._share(self.cluster), name="cluster"))
         await self.catalog.ready()  # a client that lists once, as many do, shall find what is there
 

@@ -1,4 +1,4 @@
-"""Two machines (own folders, ports, processes; one Redis, one PostgreSQL) behind an nginx that sends each request to the next one."""
+"""Two machines (own folders, ports, processes; one Redis, one PostgreSQL) behind an nginx that sends to each in turns."""
 
 from __future__ import annotations
 

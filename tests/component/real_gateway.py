@@ -438,6 +438,10 @@ class Gateway:
         until(are_healthy, f"{names} healthy")
         return self
 
+    def without(self, name: str) -> None:
+        """Wait until no worker has this remote any more."""
+        until(lambda: not any(name in status["mcps"] for status in self.statuses()), f"{name} is gone")
+
     def idle(self) -> None:
         """Wait until nothing of an earlier test is left: streams closed, requests ended."""
 

@@ -206,7 +206,7 @@ class TestConfiguration:
             assert names == {"odd", "late"}
 
             restored.write_config()
-            until(lambda: "late" not in restored.status()["mcps"])
+            restored.without("late")
             assert client.modern("tools/call", {"name": "late__smuggle"}).error == (400, -32602, 1)
             told = modern.message()
             assert told["params"]["_meta"] == {SUBSCRIPTION: "sub"}

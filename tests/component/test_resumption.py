@@ -264,7 +264,7 @@ class TestSessionStream:
             kinds = ("prompts", "resources", "tools")
             assert methods == {f"notifications/{kind}/list_changed" for kind in kinds}
         restored.write_config()
-        until(lambda: "late" not in restored.status()["mcps"])
+        restored.without("late")
         last = missed[-1]
         assert last is not None
         with resume(session, last.id) as stream:

@@ -17,9 +17,9 @@ from mcpserver.lib import log
 from mcpserver.lib.errors import Exit
 
 # With a broker that answers, the worker is ready in about two seconds.
-BROKER_PATIENCE_S = 5.0
+BROKER_PATIENCE_S = 3.0
 # And ends in one.
-GOODBYE_S = 5.0
+GOODBYE_S = 3.0
 
 # Celery tells of every tick that was sent, received and done: thousands of lines a day that say nothing.
 TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")

@@ -70,6 +70,10 @@ class Splitter:
         """Bytes in memory of the event that has not ended yet."""
         return len(self._buffer) + self._held
 
+    def clear(self) -> None:
+        """Forget the event that has not ended: nobody reads on."""
+        self._buffer, self._data, self._held = bytearray(), [], 0
+
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """Yield each event completed by `chunk`; raises TooLong."""
         for line in self._lines(chunk):

@@ -129,12 +129,17 @@ class Http:
     async def _rest(self, response: Response, first: bytes, held: Held, deadline: float) -> bytes:
         """An answer that comes in several pieces, as fast as there is memory for it; raises Failed."""
         parts = bytearray(first)
-        while piece := await response.take():
-            parts += piece
-            if len(parts) > self._budget.read_max_bytes:
-                raise Failed(self._too_large())
-            if not held.covers(len(parts)):
-                await held.grow(len(parts), deadline)
+        try:
+            while piece := await response.take():
+                parts += piece
+                if len(parts) > self._budget.read_max_bytes:
+                    raise Failed(self._too_large())
+                if not held.covers(len(parts)):
+                    await held.grow(len(parts), deadline)
+        except BaseException:
+            parts.clear()  # now, and not when what is raised has been forgotten with all its frames
+            held.shrink()
+            raise
         return bytes(parts)
 
     def _noticed(self, response: Response) -> None:
@@ -193,8 +198,10 @@ class Http:
                     await held.grow(splitter.pending, exchange.deadline)
                 else:
                     held.shrink()
-        except HttpError:
-            if place.id is None:
+        except (HttpError, Failed, asyncio.CancelledError) as error:
+            splitter.clear()
+            held.shrink()
+            if place.id is None or not isinstance(error, HttpError):
                 raise
         except sse.TooLong:
             return self._too_large()

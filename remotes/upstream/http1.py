@@ -96,7 +96,8 @@ class Response:
                     return piece
                 continue
             if self._error is not None:
-                raise self._error
+                # Another of its kind: one that is kept here would keep the frames that it passes through, and what they hold.
+                raise type(self._error)(*self._error.args)
             if self.is_complete:
                 if self._inflating is not None and not self._inflating.is_whole:
                     raise Broken("ended before its compressed body did")

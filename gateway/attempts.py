@@ -14,11 +14,15 @@ from gateway.circuits import Breaker, Circuits, Guard
 from gateway.leases import Leases
 from gateway.listing import Entry
 from gateway.policy import retry
+from gateway.policy.breaker import is_silence
 from gateway.policy.retry import Attempt
 from remotes.upstream.client import Upstream
 from remotes.upstream.connection import Greeting
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.outcome import Failed, Failure, Outcome
+
+# Of a call's time: a remote that had less of it may be as quick as ever.
+_FAIR_SHARE = 0.5
 
 
 class Attempts:
@@ -53,8 +57,15 @@ class Attempts:
             raise
         finally:
             self._leases.give_back(name)
-        self._circuits.record(guard, tool, outcome, began, tries)
+        if isinstance(outcome, Failure) and self._had_little_time(upstream, outcome, began):
+            self._circuits.release(guard, tries)
+        else:
+            self._circuits.record(guard, tool, outcome, began, tries)
         return outcome
+
+    def _had_little_time(self, upstream: Upstream, failure: Failure, began: float) -> bool:
+        """Whether a call ran out of time because it had waited for its turn: that says nothing of the remote."""
+        return is_silence(failure) and self._monotonic() - began < _FAIR_SHARE * upstream.spec.timeout_s
 
     async def greeting(self, upstream: Upstream, deadline: float) -> Greeting | None:
         """What a remote is, found out now if need be; None where it is left alone or does not say: a request will tell why."""

@@ -329,6 +329,20 @@ async def test_waiting_for_a_turn_spends_the_call_s_own_time():
         assert time.monotonic() - started < 3.9, "one deadline, not two after another"
 
 
+@pytest.mark.edge(15)
+async def test_a_call_that_waited_too_long_for_its_turn_is_not_held_against_its_tool():
+    async def slowly(request: Request, wire: Wire) -> None:
+        await asyncio.sleep(0.3)
+        await wire.result(request, {"content": [], "resultType": "complete"})
+
+    script = modern({"tools/call": slowly})
+    async with served(script) as server, worker(guarded(server, timeout_s=0.4), max_in_flight=5) as one:
+        outcomes = await asyncio.gather(*(one.call() for _ in range(10)))
+        late = [outcome for outcome in outcomes if isinstance(outcome, Failure) and outcome.fault is Fault.TIMEOUT]
+        assert len(late) == 5
+        assert (one.circuits.document("remote")["failures"], one.state) == (0, "closed")
+
+
 async def test_who_leaves_the_queue_keeps_nothing():
     script = modern({"tools/call": silence})
     async with served(script) as server, worker(guarded(server, timeout_s=5), max_in_flight=1) as one:

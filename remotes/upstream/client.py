@@ -170,7 +170,8 @@ class Upstream:
         detail = "" if last is None else last.detail if last.phase == "connect" else last.told
         if not detail and self.record.noise:
             detail = "it writes to stdout what is no MCP"
-        return Failure(Fault.NOT_SENT, "connect", f"{self.spec.name} is still connecting", detail=detail)
+        why = f"{self.spec.name} cannot be reached: it is still connecting"
+        return Failure(Fault.NOT_SENT, "connect", why, detail=detail)
 
     def _connect_was_cancelled(self) -> bool:
         """Whether the connect was cancelled by us, and not by somebody the caller who waits for it."""

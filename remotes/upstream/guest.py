@@ -59,7 +59,9 @@ class Guest:
         except BaseException as error:
             await guest.close()
             if isinstance(error, TimeoutError):
-                raise Failed(Failure(Fault.NOT_SENT, "connect", f"{name} is still connecting")) from None
+                raise Failed(
+                    Failure(Fault.NOT_SENT, "connect", f"{name} cannot be reached: it is still connecting")
+                ) from None
             raise
         return guest
 

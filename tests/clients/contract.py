@@ -32,7 +32,7 @@ ALIVE_TIMEOUT_S = 5.0
 
 def inside(tool: str) -> None:
     """Go on in that tool's environment, if this is another one."""
-    wanted = TOOLS_DIR / tool
+    wanted = (TOOLS_DIR / tool).resolve()
     if Path(sys.prefix).resolve() == wanted:
         return
     python = wanted / "bin" / "python"

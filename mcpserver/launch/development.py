@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mcpserver.launch import auditing
 from mcpserver.launch.installation import Installation
 from mcpserver.lib.errors import GatewayError
 
@@ -81,6 +82,26 @@ def lock(installation: Installation, extra: Sequence[str]) -> int:
     return 0
 
 
+def audit(installation: Installation, extra: Sequence[str]) -> int:
+    """known vulnerabilities of what is locked: 0 none, 1 some, 2 could not be found out."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = _throw_away(Path(folder), "pip-audit")
+        argv = [
+            str(python),
+            "-m",
+            "pip_audit",
+            "--requirement",
+            "requirements.txt",
+            "--require-hashes",
+            "--disable-pip",
+        ]
+        argv += ["--format", "json", "--progress-spinner", "off", *extra]
+        done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    found = auditing.verdict(done.stdout)
+    print("\n".join(found.lines), flush=True)
+    return found.exit_code
+
+
 TASKS: Mapping[str, Task] = {
     "test": test,
     "check": check,
@@ -90,8 +111,9 @@ TASKS: Mapping[str, Task] = {
     "timing": timing,
     "crashes": crashes,
     "lock": lock,
+    "audit": audit,
 }
-TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "conformance", "timing", "crashes", "lock"})
+TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "conformance", "timing", "crashes", "lock", "audit"})
 
 
 def _run(installation: Installation, program: str, *argv: str) -> int:
@@ -105,14 +127,20 @@ def _run(installation: Installation, program: str, *argv: str) -> int:
 
 def _throw_away_uv(folder: Path) -> Path:
     """uv resolves for every platform at once, which pip cannot; nobody else needs it."""
+    _throw_away(folder, "uv")
+    return folder / "bin" / "uv"
+
+
+def _throw_away(folder: Path, package: str) -> Path:
+    """The Python of a new virtual environment that has a package which nobody else needs."""
     python = folder / "bin" / "python"
     for argv in (
         [sys.executable, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package],
     ):
         if subprocess.run(argv, check=False).returncode != 0:
-            raise GatewayError("install", "cannot install uv, which makes the locks")
-    return folder / "bin" / "uv"
+            raise GatewayError("install", f"cannot install {package}")
+    return python
 
 
 def _lock(uv: Path, output: Path, options: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ import logging
 import socket
 import sys
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -195,15 +194,14 @@ def test_one_that_hangs_delays_no_other_and_rounds_do_not_pile_up(configure):
     with socket.create_server(("127.0.0.1", 0)) as silent, peers.sdk_server("http") as peer:
         port = silent.getsockname()[1]
         configure({
-            "hung": f"{{url: 'http://127.0.0.1:{port}/mcp', list_timeout: 1}}",
+            "hung": f"{{url: 'http://127.0.0.1:{port}/mcp', list_timeout: 3}}",
             "peer": f"{{url: '{peer.url}'}}",
         })  # fmt: skip
         round_ = threading.Thread(target=tasks.probe_remotes)
-        began = time.monotonic()
         round_.start()
         held, _ = silent.accept()
-        tasks.probe_remotes()  # while the first one is under way: left out
-        assert time.monotonic() - began < 4
+        tasks.probe_remotes()  # left out: it ends while the first one is under way
+        assert round_.is_alive()
         round_.join(20)
         held.close()
     assert {name: row["status"] for name, row in selectors.health().items()} == {"hung": "unhealthy", "peer": "healthy"}

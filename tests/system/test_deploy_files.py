@@ -14,6 +14,7 @@ CHECKS = {
     "prometheus/alerts.test.yml": ("promtool", "test", "rules"),
     "prometheus/prometheus.yml": ("promtool", "check", "config"),
     "prometheus/alertmanager.yml": ("amtool", "check-config"),
+    "caddy/Caddyfile": ("caddy", "validate", "--adapter", "caddyfile", "--config"),
 }
 
 

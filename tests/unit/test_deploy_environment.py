@@ -37,9 +37,13 @@ def test_the_limits_in_the_example_are_the_defaults() -> None:
     }
 
 
-def test_the_units_and_manifests_set_no_variable_that_does_not_exist() -> None:
-    known = set(example()) | {"HOME"}
+def test_nothing_in_deploy_sets_a_variable_that_does_not_exist() -> None:
+    known = set(example()) | {"HOME", "PATH", "PYTHONUNBUFFERED"}
     deploy = ROOT / "deploy"
     unit = re.findall(r"(?m)^Environment=(\w+)=", (deploy / "systemd" / "mcp-server.service").read_text())
-    assert unit
-    assert set(unit) <= known
+    image = re.findall(r"(?m)^(?:ENV|   ) (\w+)=", (deploy / "container" / "Containerfile").read_text())
+    manifest = re.findall(r"(?m)^ +- name: ([A-Z_]+)$", (deploy / "kubernetes" / "mcp-server.yaml").read_text())
+    assert len(unit) > 5
+    assert len(image) > 8
+    assert len(manifest) == 2
+    assert {*unit, *image, *manifest} <= known

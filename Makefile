@@ -1,5 +1,5 @@
 # Nobody needs make: each target is ./start with a word. Arguments: make test ARGS="-k keys"
-.PHONY: help run test check lint bench conformance timing crashes lock
+.PHONY: help run test check lint bench conformance timing crashes image lock
 help:   ; @./start --help
 run:    ; @./start $(ARGS)
 test:   ; @./start test $(ARGS)
@@ -9,4 +9,5 @@ bench:  ; @./start bench $(ARGS)
 conformance: ; @./start conformance $(ARGS)
 timing: ; @./start timing $(ARGS)
 crashes: ; @./start crashes $(ARGS)
+image:  ; @./start image $(ARGS)
 lock:   ; @./start lock $(ARGS)

@@ -1,4 +1,4 @@
-"""./start test|check|lint|bench|conformance|timing|crashes|lock: what `make` delegates to, so that nobody needs make."""
+"""./start test|check|lint|bench|conformance|timing|crashes|image|lock: what `make` delegates to, so that nobody needs make."""
 
 import os
 import subprocess
@@ -73,6 +73,12 @@ def crashes(installation: Installation, extra: Sequence[str]) -> int:
     return _run(installation, "python", "-m", "tests.crashes", *extra)
 
 
+def image(installation: Installation, extra: Sequence[str]) -> int:
+    """the container image, built and run: needs root, buildah and debootstrap."""
+    installation.ensure(TEST_LOCK)
+    return _run(installation, "python", "-m", "pytest", "tests/image", *extra)
+
+
 def lock(installation: Installation, extra: Sequence[str]) -> int:
     """resolve pyproject.toml into both lock files, with hashes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -110,10 +116,11 @@ TASKS: Mapping[str, Task] = {
     "conformance": conformance,
     "timing": timing,
     "crashes": crashes,
+    "image": image,
     "lock": lock,
     "audit": audit,
 }
-TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "conformance", "timing", "crashes", "lock", "audit"})
+TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "conformance", "timing", "crashes", "image", "lock", "audit"})
 
 
 def _run(installation: Installation, program: str, *argv: str) -> int:

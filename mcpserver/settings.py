@@ -89,6 +89,7 @@ if not DATABASES["default"].get("ENGINE"):
 # A connection lives for its thread: opening one each second would cost more than all that is asked of it.
 DATABASES["default"] |= {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["ENGINE"] = "mcpserver.lib.sqlite"
     # WAL with IMMEDIATE and a timeout: the defaults lose one concurrent write in ten to "locked".
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 20,

@@ -60,6 +60,9 @@ async def in_database(fn: Callable[..., R], *args: object, timeout_s: float = TI
 def unavailable(error: Exception) -> GatewayError:
     """What people and programs are told when the database refuses or cannot be reached."""
     words = " ".join(str(error).split()) or type(error).__name__
+    if "disk is full" in words:
+        hint = "make space, with: mcpbackup prune --keep 3; what uses it: du -sh */ | sort -h"
+        return GatewayError("disk_full", "the database cannot be used: the disk is full", hint=hint)
     missing_table = "no such table" in words or "does not exist" in words
     return GatewayError(
         "database",

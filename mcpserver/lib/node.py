@@ -12,6 +12,8 @@ _FILE = "node"
 def name(run_dir: Path) -> str:
     """Made once, and shared by all processes that use the folder."""
     path = run_dir / _FILE
+    if path.exists():  # looked at first: on a full disk a worker comes back without writing
+        return path.read_text()
     run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = secrets.token_urlsafe(CHARS)[:CHARS]
     draft = run_dir / f"{_FILE}.{made}"

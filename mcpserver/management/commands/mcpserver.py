@@ -25,8 +25,9 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 
 from keys.selectors import any_opens
-from mcpserver.lib import control, log
+from mcpserver.lib import ballast, control, log
 from mcpserver.lib.command import SCHEMA, Answer, JsonCommand, Result, Subcommand, usage_error
+from mcpserver.lib.database import unavailable
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.sockets import listening_socket
 from mcpserver.supervisor import door, pidfile
@@ -215,15 +216,18 @@ def _database_held_open() -> Iterator[None]:
     So this process, which outlives the others, keeps one that has read.
     """
     database = settings.DATABASES["default"]
-    if not database["ENGINE"].endswith("sqlite3") or not Path(database["NAME"]).exists():
+    path = Path(database["NAME"]).absolute()
+    if database["ENGINE"] != "mcpserver.lib.sqlite" or not path.exists():
         yield
         return
-    connection = sqlite3.connect(f"{Path(database['NAME']).absolute().as_uri()}?mode=rw", uri=True, timeout=20)
     try:
+        ballast.make_room(path)
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=20)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise unavailable(error) from None
+    try:
         yield
-    except sqlite3.DatabaseError as error:
-        raise GatewayError("database", f"the database cannot be used: {error}", hint="check the disk") from None
     finally:
         connection.close()
 

@@ -118,6 +118,7 @@ def assemble(live: Live | None, stored: Stored, process: Process, *, clock: Cloc
         tokens_unsaved=sum(
             bool((one.get("auth") or {}).get("tokens_unsaved")) for one in (said.get("mcps") or {}).values()
         ),
+        uses_dropped=int((said.get("keys") or {}).get("uses_dropped") or 0),
         log_lines_dropped=int((said.get("log") or {}).get("dropped", log.state().dropped)),
         silent=tuple(said.get("silent") or ()),
         beat_age_s=stored.beat_age_s,

@@ -33,6 +33,7 @@ class Disk:
 
     percent: float | None = None
     free_mb: float | None = None
+    free_inodes: int | None = None
     stopped_writes: bool = False
 
 
@@ -68,6 +69,7 @@ class Facts:
     now: str = ""
     clock_synchronised: bool | None = None
     log_lines_dropped: int = 0
+    uses_dropped: int = 0
     tokens_unsaved: int = 0
     silent: tuple[str, ...] = ()
     beat_age_s: float | None = None
@@ -155,8 +157,10 @@ def disk(facts: Facts) -> dict[str, Any]:
     return {
         "percent": facts.disk.percent,
         "free_mb": facts.disk.free_mb,
+        "free_inodes": facts.disk.free_inodes,
         "stopped_writes": facts.disk.stopped_writes,
         "log_lines_dropped": facts.log_lines_dropped,
+        "uses_dropped": facts.uses_dropped,
     }
 
 

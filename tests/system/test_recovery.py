@@ -157,13 +157,14 @@ def clean() -> dict[str, str]:
 
 @pytest.mark.edge(12)
 @pytest.mark.edge(20)
-def test_on_a_full_disk_there_is_no_half_backup_and_prune_makes_room(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["stopped", "serving", "inodes"])
+def test_on_a_full_disk_serving_goes_on_and_changes_fail_whole(tmp_path: Path, case: str) -> None:
     tools = shutil.which("unshare") and shutil.which("mkfs.ext4")
     if os.geteuid() != 0 or not tools or not Path("/dev/loop-control").exists():
         reason = "needs root, unshare, mkfs.ext4 and loop devices"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     done = subprocess.run(
-        ["unshare", "--mount", sys.executable, "-m", "tests.system.full_disk", str(tmp_path)],
+        ["unshare", "--mount", sys.executable, "-m", "tests.system.full_disk", case, str(tmp_path)],
         cwd=ROOT, env=clean(), capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -117,7 +117,7 @@ async def test_on_a_full_disk_a_renewed_token_is_used_from_memory_and_stored_whe
                 await worker.do("stale")
                 desk.revoke_access()
                 assert await worker.do("call") == "answered"
-            assert (await worker.do("status"))["tokens_unsaved"] == "database"
+            assert (await worker.do("status"))["tokens_unsaved"] == "disk_full"
             (small_disk / "filler").unlink()
             await worker.until(lambda status: status["tokens_unsaved"] is None)
         async with workers(small_disk, spec, 1) as (successor,):

@@ -61,6 +61,10 @@ class Command(JsonCommand):
         except GatewayError as error:
             pipe.write(error.document())
             raise
+        except OSError as error:  # A socket that cannot be made: no inode, no permission.
+            cause = GatewayError("cannot_start", f"{error.strerror}: {error.filename or settings.MCP_RUN_DIR}")
+            pipe.write(cause.document())
+            raise cause from error
         finally:
             log.stop()
 

@@ -14,6 +14,16 @@ def test_the_disk_of_a_folder_that_is_yet_to_be_made_is_that_of_its_parent(tmp_p
 
 
 @pytest.mark.edge(12)
+def test_a_file_system_without_inodes_has_stopped_writes_however_many_bytes_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert resources.disk(tmp_path).stopped_writes is False
+    monkeypatch.setattr(resources, "INODES_RESERVE", float("inf"))
+    disk = resources.disk(tmp_path)
+    assert disk.stopped_writes is (disk.free_inodes is not None)
+
+
+@pytest.mark.edge(12)
 def test_a_disk_that_is_all_but_full_has_stopped_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "DISK_RESERVE_MB", float("inf"))
     assert resources.disk(tmp_path).stopped_writes

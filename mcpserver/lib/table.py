@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _GAP = "  "
+# What a window shows without folding lines, with the indentation of a section.
+WIDTH = 118
+_TEXT_MIN = 16
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -39,12 +42,51 @@ def _section(value: Any) -> str:
 
 def _rows(items: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys(key for item in items for key in item))
-    lines = [[_clean(column).upper() for column in columns]]
-    lines += [[_cell(item.get(column)) for column in columns] for item in items]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
-    return "\n".join(
-        _GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    left_out: list[str] = []
+    if sum(_widths(_lines(items, columns))) + len(_GAP) * (len(columns) - 1) > WIDTH:
+        left_out = [column for column in columns if _says_little(column, items)]
+        columns = [column for column in columns if column not in left_out]
+    lines = _lines(items, columns)
+    widths = _fitted(_widths(lines))
+    told = [
+        _GAP.join(_cut(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    ]
+    if named := [_clean(column) for column in left_out if any(isinstance(item.get(column), Mapping) for item in items)]:
+        told.append(f"({', '.join(named)}: in the JSON)")
+    return "\n".join(line.rstrip() for line in told)
+
+
+def _lines(items: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[list[str]]:
+    return [[_clean(column).upper() for column in columns]] + [
+        [_cell(item.get(column)) for column in columns] for item in items
+    ]
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
+
+
+def _says_little(column: str, items: Sequence[Mapping[str, Any]]) -> bool:
+    """Documents of their own, and what is empty everywhere: the first to go where a table is too wide."""
+    values = [item.get(column) for item in items]
+    return any(isinstance(value, Mapping) for value in values) or all(_cell(value) == "-" for value in values)
+
+
+def _fitted(widths: Sequence[int]) -> list[int]:
+    """The widest columns are narrowed, each as little as will do, until the line fits."""
+    fitted = list(widths)
+    over = sum(fitted) + len(_GAP) * (len(fitted) - 1) - WIDTH
+    while over > 0 and max(fitted) > _TEXT_MIN:
+        at = fitted.index(max(fitted))
+        next_widest = max([width for width in fitted if width < fitted[at]], default=_TEXT_MIN)
+        less = min(over, fitted[at] - max(next_widest, _TEXT_MIN)) or 1
+        fitted[at] -= less
+        over -= less
+    return fitted
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else f"{cell[: width - 1]}…"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

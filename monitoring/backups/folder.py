@@ -85,6 +85,18 @@ def kept(folder: Path) -> list[Kept]:
     return sorted(found, key=lambda one: (one.at, one.path.name), reverse=True)
 
 
+def latest(folder: Path) -> Path | None:
+    """The copy that is the latest, if there is one; GatewayError `unreadable` where that cannot be seen."""
+    path = folder / LATEST
+    try:
+        return path if stat.S_ISREG(path.stat().st_mode) else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        hint = f"whose is it? ls -ld {folder}"
+        raise GatewayError("unreadable", f"{folder} cannot be read: {error.strerror}", hint=hint) from None
+
+
 def summary(folder: Path) -> dict[str, Any]:
     """For a status: how many there are, and the newest of them."""
     found = kept(folder)

@@ -345,3 +345,12 @@ def damage(path):
         byte = file.read(1)
         file.seek(200)
         file.write(bytes([byte[0] ^ 1]))
+
+
+def test_a_folder_of_backups_that_cannot_be_read_is_not_shown_as_empty(home, settings):
+    settings.MCP_BACKUP_DIR = home / "loop"
+    settings.MCP_BACKUP_DIR.symlink_to(settings.MCP_BACKUP_DIR)
+    for command in (mcpbackup.List(print).run, lambda: mcpbackup.Verify(print).run(files=[])):
+        with pytest.raises(GatewayError) as refused:
+            command()
+        assert refused.value.code == "unreadable"

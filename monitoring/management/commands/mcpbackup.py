@@ -27,11 +27,11 @@ class List(Subcommand):
     help = "List the backups, newest first. Whether they are whole: mcpbackup verify."
 
     def run(self) -> dict[str, Any]:
+        latest = folder.latest(settings.MCP_BACKUP_DIR)
         found = folder.kept(settings.MCP_BACKUP_DIR)
-        latest = settings.MCP_BACKUP_DIR / folder.LATEST
         return {
             "folder": str(settings.MCP_BACKUP_DIR),
-            "latest": str(latest) if latest.is_file() else None,
+            "latest": str(latest) if latest else None,
             "backups": [
                 {"file": str(one.path), "kind": one.kind, "created_at": one.at, "size": one.size} for one in found
             ],
@@ -45,8 +45,8 @@ class Verify(Subcommand):
         parser.add_argument("files", metavar="FILE", nargs="*", type=Path, help="default: every one there is")
 
     def run(self, *, files: list[Path]) -> Answer:
-        latest = settings.MCP_BACKUP_DIR / folder.LATEST
-        every = [one.path for one in folder.kept(settings.MCP_BACKUP_DIR)] + [latest] * latest.is_file()
+        latest = folder.latest(settings.MCP_BACKUP_DIR)
+        every = [one.path for one in folder.kept(settings.MCP_BACKUP_DIR)] + ([latest] if latest else [])
         judged = restoring.verified(files or every)
         bad = [one["file"] for one in judged if not one["ok"]]
         if not bad:

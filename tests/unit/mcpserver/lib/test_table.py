@@ -41,3 +41,11 @@ def test_mixed_and_nested_values_are_shown_on_one_line():
     assert table.render({"rows": [{"limits": {"a": 1, "b": [2, 3]}}, "odd"]}) == (
         "ROWS\n  LIMITS       VALUE\n  a=1, b=2, 3  -\n  -            odd"
     )
+
+
+def test_a_table_too_wide_for_a_window_loses_documents_and_empty_columns_then_the_ends_of_long_texts():
+    wide = {"a": {"name": "a", "circuit": {"state": "closed" * 20}, "era": None, "error": "x" * 300, "tools": 6}}
+    assert table.render({"mcps": wide}) == (
+        f"MCPS\n  NAME  ERROR{' ' * 100}  TOOLS\n  a     {'x' * 104}…  6\n  (circuit: in the JSON)"
+    )
+    assert all(len(line) <= 120 for line in table.render({"mcps": wide}).splitlines())

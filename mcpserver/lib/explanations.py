@@ -41,6 +41,10 @@ EXPLAINED: Mapping[str, Explanation] = {
         "The configuration file has a form in which that place cannot be changed without spoiling it.",
         "Edit the file by hand, then mcpconfig validate.",
     ),
+    "cannot_start": Explanation(
+        "A process of the gateway could not make what it needs to start: its socket, its folder.",
+        "Look at the run folder: is it this user's, are there inodes left (df -i)? Then: mcpserver restart.",
+    ),
     "child_failed": Explanation(
         "A process of the gateway could not start or ended before it was ready.",
         "Read its last words in logs/error.log; start with LOG_LEVEL=debug.",

@@ -144,12 +144,27 @@ class Pipeline:
             await self._catalog.ready()
             entry = self._find(call.method, name, visit.principal)
         if entry is None:
-            return self._hidden(visit, name) or _out_of_service(visit, name) or _unknown(call, name)
+            return self._hidden(visit, name) or self._out_of_service(visit, name) or _unknown(call, name)
         if call.method == "tools/call":
             wrong = _wrong_arguments(visit, entry)
             if wrong is not None:
                 return wrong
         return await self._forward(visit, entry)
+
+    def _out_of_service(self, visit: Visit, name: str) -> Served | None:
+        """Why a name is unknown, if it reads like one of a remote that cannot be called, or never could be since the start."""
+        first, _, own = name.partition(SEPARATOR)
+        remote = visit.snapshot.remotes.get(first)
+        if remote is None or not visit.principal.allows(_METHOD_KIND[visit.call.method], remote.name, own):
+            return None
+        why = status.refusal(remote)
+        if why is None:
+            kept = self._catalog.kept(remote.name)
+            if kept is None or kept.listing is not None or kept.failure is None:
+                return None
+            why = f"{remote.name} has not been reached since the gateway started: {kept.failure.message}"
+        visit.remote = remote.name
+        return worded(visit.call, why)
 
     async def _complete(self, visit: Visit) -> Served:
         call = visit.call
@@ -274,19 +289,6 @@ def _uri(call: Call) -> str:
     if uri is None:
         raise jsonrpc.Malformed(codes.INVALID_PARAMS, f"{call.method} needs uri, a string")
     return uri
-
-
-def _out_of_service(visit: Visit, name: str) -> Served | None:
-    """Why a name is unknown, if it reads like one of a remote that is configured but cannot be called."""
-    first, _, own = name.partition(SEPARATOR)
-    remote = visit.snapshot.remotes.get(first)
-    why = status.refusal(remote) if remote is not None else None
-    if remote is None or why is None:
-        return None
-    if not visit.principal.allows(_METHOD_KIND[visit.call.method], remote.name, own):
-        return None
-    visit.remote = remote.name
-    return worded(visit.call, why)
 
 
 def _unknown(call: Call, name: str) -> Served:

@@ -1,4 +1,4 @@
-"""The picture of `mcpstatus --watch` in the README: `python -m tests.picture < frame > assets/watch.svg`.
+"""The picture of `mcpstatus --watch` in the README: `python -m tests.picture < frame > monitoring/watch.svg`.
 
 `frame` is one page as the terminal got it: `script -qfc "mcpstatus --watch" frame`, any page of it. Standard library only.
 """

@@ -380,8 +380,13 @@ class Arbiter:
                 self._restart(reply)
             case "stop":
                 self._stop(reply=reply)
-            case "counted":
-                reply({"ok": True, "counted": self._ledger.told(request["workers"])})
+            case "counted" if isinstance(workers := request.get("workers"), dict):
+                try:
+                    reply({"ok": True, "counted": self._ledger.told(workers)})
+                except (TypeError, ValueError, KeyError, AttributeError) as error:  # whoever asks cannot end this loop
+                    reply(
+                        {"ok": False, "error": "bad_request", "message": f"unreadable counts: {type(error).__name__}"}
+                    )
             case other:
                 reply({"ok": False, "error": "bad_request", "message": f"unknown op: {str(other)[:64]}"})
 

@@ -282,3 +282,11 @@ class TestAtTheEdge:
             lambda: [line for line in log.read_bytes().splitlines() if b"long\\nxxx" in line], "the access line"
         )
         assert max(map(len, lines)) < 10_000
+
+
+@pytest.mark.edge(1)
+def test_a_call_to_a_remote_that_was_never_reached_says_why(tight: Gateway) -> None:
+    said = tight.client().modern("tools/call", {"name": "down__anything", "arguments": {}}).result
+    assert said["isError"] is True
+    assert said["content"][0]["text"].startswith("down has not been reached since the gateway started: ")
+    assert "127.0.0.1" not in said["content"][0]["text"]

@@ -72,7 +72,7 @@ async def remote(transport, answer, **spec):
     if transport == "stdio":
         words = {
             whole: f'{{"tools": [tool(n) for n in range({COUNT})]}}',
-            endless: '{"tools": [tool(0)], "nextCursor": line}',
+            endless: '{"tools": [tool(0)], "nextCursor": "c" + str(message["id"])}',
         }
         async with upstream(process(CHILD.replace("ANSWER", words[answer]), **spec), cap=20_000_000) as one:
             yield one

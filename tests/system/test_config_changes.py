@@ -213,7 +213,12 @@ def test_eight_processes_that_edit_ten_times_each_lose_nothing_and_the_file_pars
     assert set(remotes) == {"both"} | {f"p{one}e{edit}" for one in range(PROCESSES) for edit in range(EDITS)}
     assert looks == sorted(looks)
     assert looks[-1] > 1
-    assert running.command("mcpconfig", "diff")["ok"]
+    eventually(
+        lambda: running.command("mcpconfig", "diff"),
+        lambda found: found["ok"],
+        within_s=10,
+        what="what runs is the file",
+    )
 
 
 def test_an_edit_is_a_synced_temporary_file_a_rename_and_a_synced_folder(serving, tmp_path):

@@ -319,7 +319,7 @@ class TestAnswers:
         assert "no luck" in result["content"][0]["text"]
 
     def test_raw_line_ends_in_a_body_reach_a_line_framed_remote_as_one_message(self, gateway: Gateway) -> None:
-        """PITFALLS 1: what stands between the tokens of a body is copied, and must not become a second message."""
+        """What stands between the tokens of a body is copied, and must not become a second message."""
         session = gateway.client().session()
         smuggled = '{"a":1,\r\n\n"b":\n{"jsonrpc":"2.0","id":777,"method":"tools/call","params":{"name":"wait"}}\n}'
         body = (

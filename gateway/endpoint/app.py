@@ -110,7 +110,9 @@ class Endpoint:
             scope, keeper, "", body, receive, send, settled=True
         ):
             return
-        elif not await self._sent_on(scope, headers, body, receive, send, settled=not _is_request(message)):
+        elif not await self._sent_on(
+            scope, headers, body, receive, send, settled=not isinstance(message, jsonrpc.Request)
+        ):
             await streamable.post(self._runtime, principal, message, headers, receive, send)
 
     async def _batch(
@@ -197,10 +199,6 @@ def _rest_keeper(message: jsonrpc.Message) -> str:
         return cuts.keeper(jsonrpc.text(jsonrpc.fields(message.params).get("uri")) or "")
     except jsonrpc.Malformed:
         return ""  # said where it is served
-
-
-def _is_request(message: jsonrpc.Message) -> bool:
-    return isinstance(message, jsonrpc.Request)
 
 
 def _wrong_head(headers: inbound.Headers, doubled: bytes | None) -> Answer | None:

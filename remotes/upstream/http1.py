@@ -113,7 +113,7 @@ class Response:
     async def read(self, most: int) -> bytes:
         """The whole body; raises TooLarge as soon as it is more than `most` bytes."""
         whole = await self.take()
-        if not (self.is_complete and not self._held and self._inflating is None):  # seldom: it came in several pieces
+        if not self.is_taken:  # seldom: it came in several pieces
             parts = bytearray(whole)
             while len(parts) <= most and (piece := await self.take()):
                 parts += piece

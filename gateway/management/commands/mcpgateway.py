@@ -12,6 +12,7 @@ import faulthandler
 import json
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -24,7 +25,7 @@ from mcpserver.lib import control, log
 from mcpserver.lib.command import JsonCommand, Result
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.sockets import listening_socket
-from mcpserver.lib.usage import Usage
+from mcpserver.lib.usage import Process
 from mcpserver.supervisor.vigil import BEAT_EVERY_S
 
 
@@ -90,7 +91,7 @@ def _serve(fd: int | None, spares: dict[int, int], worker: int, pipe: "_Pipe", *
         sockets=[listener],
         limits=settings.LIMITS,
         lifecycle=Lifecycle(on_start=on_start, on_drain=asgi.runtime.drain, on_stop=on_stop),
-        ready=lambda: pipe.ready({"ok": True, "pid": os.getpid()}),
+        ready=lambda: pipe.ready({"ok": True, "pid": os.getpid()}, lambda: asgi.runtime.used),
         door=asgi.runtime.neighbours.open_door(),
         spares={number: socket.socket(fileno=spare) for number, spare in spares.items()},
     )
@@ -107,9 +108,10 @@ class _Pipe:
         if fd is not None:
             os.set_blocking(fd, False)
 
-    def ready(self, document: dict[str, Any]) -> None:
+    def ready(self, document: dict[str, Any], used: Callable[[], Process]) -> None:
+        """`used`: what the worker used when it last looked, for the beats."""
         self.write(document)
-        self._beat(asyncio.get_running_loop(), Usage())
+        self._beat(asyncio.get_running_loop(), used)
 
     def write(self, document: dict[str, Any]) -> None:
         if self._fd is None:
@@ -122,10 +124,10 @@ class _Pipe:
             os.close(self._fd)
             self._fd = None
 
-    def _beat(self, loop: asyncio.AbstractEventLoop, usage: Usage) -> None:
+    def _beat(self, loop: asyncio.AbstractEventLoop, used: Callable[[], Process]) -> None:
         if self._fd is not None:
-            loop.call_later(BEAT_EVERY_S, self._beat, loop, usage)
-            self.write({"beat": {"rss_mb": round(usage.read().rss_mb, 1), "adopted": serving.adopted()}})
+            loop.call_later(BEAT_EVERY_S, self._beat, loop, used)
+            self.write({"beat": {"rss_mb": round(used().rss_mb, 1), "adopted": serving.adopted()}})
 
 
 def _spare(text: str) -> tuple[int, int]:

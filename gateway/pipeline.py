@@ -76,15 +76,15 @@ class Pipeline:
         ):  # what one reader still took may be too deep for the next, who stands deeper in the stack
             return refusal(visit.call, codes.INVALID_PARAMS, "nested too deeply")
 
-    def time_for(self, visit: Visit) -> float:
-        """How long a request may take in all: as its remote is configured; none for what is answered from memory."""
+    def time_for(self, visit: Visit) -> tuple[str, float]:
+        """Where a request will go, as far as that is known, and how long it may take in all: none for what memory answers."""
         call = visit.call
         if call.method in _FROM_MEMORY:
-            return 0.0
+            return "", 0.0
         name = jsonrpc.text(call.params.get(versions.ROUTED[call.method])) if call.method in versions.ROUTED else None
         entry = self._find(call.method, name, visit.principal) if name else None
         spec = visit.snapshot.remotes.get(entry.remote) if entry is not None else None
-        return spec.timeout_s if spec is not None else TIMEOUT_S
+        return (spec.name, spec.timeout_s) if spec is not None else ("", TIMEOUT_S)
 
     def capabilities(self, *, modern: bool) -> dict[str, Any]:
         """What the gateway offers: the same while remotes come and go, because a handshake client reads it once."""

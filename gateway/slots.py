@@ -2,8 +2,9 @@
 
 A refusal costs nothing: it is decided from two counters before anything is started. A request over its key's limit may wait for
 its turn, for a moment, with as many others of its key as may be in flight: callers who send fifty at once mean no harm. No key
-waits behind another's requests. Requests are bounded in each worker, whose memory that protects; streams in this worker and,
-where there are several, among all of them.
+waits behind another's requests, and no remote behind another that has taken all of a key's slots and gives none back: beyond its
+limit a key has a few for each remote. Requests are bounded in each worker, whose memory that protects; streams in this worker and
+(where there are several) among all of them.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ from mcpserver.lib.limits import Limits
 
 RETRY_AFTER_S = 5
 KEY_STATUS = 429
+# Beyond its limit a key may have that part of it at each remote, and in all.
+_BEYOND_EACH = 8
+_BEYOND_MAX = 2
 
 
 class Full(msgspec.Struct, frozen=True):
@@ -26,6 +30,11 @@ class Full(msgspec.Struct, frozen=True):
     status: int
     retry_after_s: int
     message: str
+
+
+class _Turn(msgspec.Struct, frozen=True, eq=False):
+    come: asyncio.Future[None]
+    remote: str
 
 
 class Counter:
@@ -42,7 +51,8 @@ class Counter:
         self._what = what
         self._total_status = total_status
         self.waiting = 0
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, deque[_Turn]] = {}
+        self._beyond: dict[str, dict[str, int]] = {}
 
     def allow(self, per_key: int, total: int) -> None:
         self._max_per_key, self.max = per_key, total
@@ -68,57 +78,84 @@ class Counter:
         self.active += 1
         return None
 
-    async def wait(self, key_id: str, full: Full, seconds: float) -> Full | None:
+    async def wait(self, key_id: str, full: Full, seconds: float, remote: str = "") -> Full | None:
         """After `take` said `full`: a slot when its turn comes, first come first served; or why there is none.
 
-        What takes no time, `seconds` 0, has it at once beyond its key's limit. Who is cancelled while it waits leaves the queue.
+        What takes no time, `seconds` 0, has it at once beyond its key's limit, and what goes to a `remote` where few of its key's
+        requests went beyond it. Who is cancelled while it waits leaves the queue.
         """
         if full.status != KEY_STATUS:
             return full
-        if seconds > 0 and not await self._turn(key_id, seconds):
-            return full
         if seconds <= 0:
             self._add(key_id)
+        elif not (self._has_taken(key_id, remote) or await self._turn(key_id, seconds, remote)):
+            return full
         self.refused -= 1
         return None
 
-    async def _turn(self, key_id: str, seconds: float) -> bool:
+    async def _turn(self, key_id: str, seconds: float, remote: str) -> bool:
         if len(self._waiting.get(key_id, ())) >= self._max_per_key or self.waiting >= self.max:
             return False
         queue = self._waiting.setdefault(key_id, deque())
-        turn = asyncio.get_running_loop().create_future()
+        come = asyncio.get_running_loop().create_future()
+        turn = _Turn(come, remote)
         queue.append(turn)
         self.waiting += 1
         try:
-            await asyncio.wait((turn,), timeout=seconds)
+            await asyncio.wait((come,), timeout=seconds)
         except asyncio.CancelledError:
-            if turn.done():  # its turn came in the same moment
-                self.give_back(key_id)
+            if come.done():  # its turn came in the same moment
+                self.give_back(key_id, remote)
             raise
         finally:
             self.waiting -= 1
-            if not turn.done():
+            if not come.done():
                 queue.remove(turn)
             if not queue and self._waiting.get(key_id) is queue:
                 del self._waiting[key_id]
-        return turn.done()
+        return come.done()
 
-    def give_back(self, key_id: str) -> None:
+    def give_back(self, key_id: str, remote: str = "") -> None:
+        """`remote`: where the request went, as far as it came."""
         self.active -= 1
         held = self.per_key[key_id] - 1
         if held:
             self.per_key[key_id] = held
         else:
             del self.per_key[key_id]
+        if self._beyond:
+            self._let_back(key_id, remote, held)
         if self._waiting:
             self._pass_on()
+
+    def _let_back(self, key_id: str, remote: str, held: int) -> None:
+        """One that ended at a remote makes room for the next there; a key that is within its limit again has nothing beyond."""
+        beyond = self._beyond.get(key_id, {})
+        if beyond.get(remote):
+            beyond[remote] -= 1
+        if held <= self._max_per_key:
+            self._beyond.pop(key_id, None)
 
     def _pass_on(self) -> None:
         """To whoever waits longest of each key that has room. Only keys at their own limit have anybody waiting."""
         for key_id, queue in self._waiting.items():
-            while queue and self.active < self.max and self.per_key.get(key_id, 0) < self._max_per_key:
-                self._add(key_id)
-                queue.popleft().set_result(None)
+            for turn in [turn for turn in queue if self._has_taken(key_id, turn.remote)]:
+                queue.remove(turn)
+                turn.come.set_result(None)
+
+    def _has_taken(self, key_id: str, remote: str) -> bool:
+        """Take a slot, if there is one for a request to this remote."""
+        if self.active >= self.max:
+            return False
+        held, most = self.per_key.get(key_id, 0), self._max_per_key
+        if held >= most:
+            beyond = self._beyond.get(key_id, {}).get(remote, 0)
+            room = min(most // _BEYOND_EACH - beyond, most + most // _BEYOND_MAX - held)
+            if not remote or room <= 0:
+                return False
+            self._beyond.setdefault(key_id, {})[remote] = beyond + 1
+        self._add(key_id)
+        return True
 
     def _add(self, key_id: str) -> None:
         self.per_key[key_id] = self.per_key.get(key_id, 0) + 1

@@ -75,7 +75,7 @@ async def serve(
         raise
     finally:
         seconds = monotonic() - began
-        runtime.slots.requests.give_back(principal.key_id)
+        runtime.slots.requests.give_back(principal.key_id, visit.remote)
         for errand in visit.errands:
             errand.notify = None
         runtime.recent.note(call.method, visit.remote, verdict, seconds, visit.name)
@@ -97,8 +97,9 @@ async def serve(
 
 async def _turn(runtime: Runtime, visit: Visit, full: Full) -> Full | None:
     """A slot for a request over its key's limit, soon and within its own time; or why there is none."""
-    seconds = min(runtime.limits.slot_wait_s, runtime.pipeline.time_for(visit))
-    return await runtime.slots.requests.wait(visit.principal.key_id, full, seconds)
+    remote, time_s = runtime.pipeline.time_for(visit)
+    seconds = min(runtime.limits.slot_wait_s, time_s)
+    return await runtime.slots.requests.wait(visit.principal.key_id, full, seconds, remote)
 
 
 async def serve_posted(

@@ -234,6 +234,17 @@ class TestSlots:
         until(lambda: not tight.status()["in_flight"])
         assert main.modern("tools/list").status == 200
 
+    @pytest.mark.edge(15)
+    def test_a_remote_that_keeps_all_calls_of_a_key_keeps_no_other_remote_from_it(self, gateway: Gateway) -> None:
+        client = gateway.client()
+        with contextlib.ExitStack() as stack:
+            for _ in range(50):
+                self.begun(stack, client)
+            until(lambda: gateway.status()["waiting"], "the key's slots are taken")
+            for _ in range(3):
+                reply = client.modern("tools/call", {"name": "demo__echo", "arguments": {"text": "here"}})
+                assert reply.result["content"][0]["text"] == "here"
+
     @staticmethod
     def begun(stack: contextlib.ExitStack, client: Client) -> str:
         tag, params = waiting("odd", "wait")

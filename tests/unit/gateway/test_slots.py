@@ -82,8 +82,8 @@ class Callers:
         self.ended: dict[str, Full | None] = {}
         self._go = asyncio.Event()
 
-    def send(self, name: str, *, seconds: float = 60) -> asyncio.Task[None]:
-        return asyncio.create_task(self._serve(name, name[0], seconds))
+    def send(self, name: str, *, seconds: float = 60, remote: str = "") -> asyncio.Task[None]:
+        return asyncio.create_task(self._serve(name, name[0], seconds, remote))
 
     async def settle(self) -> None:
         for _ in range(10):
@@ -94,9 +94,9 @@ class Callers:
         go.set()
         await self.settle()
 
-    async def _serve(self, name: str, key: str, seconds: float) -> None:
+    async def _serve(self, name: str, key: str, seconds: float, remote: str) -> None:
         if (full := self.slots.take(key)) is not None and (
-            full := await self.slots.wait(key, full, seconds)
+            full := await self.slots.wait(key, full, seconds, remote)
         ) is not None:
             self.ended[name] = full
             return
@@ -106,11 +106,12 @@ class Callers:
             self.ended[name] = None
         finally:
             self.running.remove(name)
-            self.slots.give_back(key)
+            self.slots.give_back(key, remote)
 
     def leaves_no_trace(self) -> bool:
         slots = self.slots
-        return (slots.active, slots.per_key, slots.waiting, slots._waiting) == (0, {}, 0, {})
+        left = (slots.active, slots.per_key, slots.waiting, slots._waiting, slots._beyond)
+        return left == (0, {}, 0, {}, {})
 
 
 @pytest.mark.edge(15)
@@ -232,4 +233,33 @@ async def test_whatever_comes_and_goes_the_limits_hold_and_nothing_is_left(seed:
         assert all(held <= 4 for held in callers.slots.per_key.values())
     while not all(task.done() for task in tasks):
         await callers.let_go()
+    assert callers.leaves_no_trace()
+
+
+async def test_a_remote_that_keeps_all_of_a_keys_slots_keeps_no_other_remote_from_that_key() -> None:
+    callers = Callers(per_key=16, total=100)
+    hung = [callers.send(f"a{number}", remote="hung") for number in range(20)]
+    await callers.settle()
+    assert len(callers.running) == 16 + 2  # and two wait
+    well = [callers.send(f"ab{number}", remote="well") for number in range(6)]
+    await callers.settle()
+    assert callers.running[18:] == ["ab0", "ab1"]
+    for task in well[:2]:
+        task.cancel()
+    await callers.settle()
+    assert callers.running[18:] == ["ab2", "ab3"]
+    for task in (*hung, *well):
+        task.cancel()
+    await asyncio.gather(*hung, *well, return_exceptions=True)
+    assert callers.leaves_no_trace()
+
+
+async def test_what_a_key_has_beyond_its_limit_is_bounded_whatever_remotes_there_are() -> None:
+    callers = Callers(per_key=16, total=100)
+    tasks = [callers.send(f"a{number}", remote=f"r{number}", seconds=0.01) for number in range(40)]
+    await callers.settle()
+    assert len(callers.running) == 16 + 8
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     assert callers.leaves_no_trace()

@@ -30,6 +30,9 @@ CALLS = Histogram(
 STREAMS = Gauge("mcp_open_streams", "Open event streams")
 RELAYED = Counter("mcp_relayed_total", "Requests sent on to the worker that they belong to", ["to"])
 REFUSED = Counter("mcp_refused_total", "Requests refused before they were served", ["reason"])
+RATE_UNSHARED = Counter(
+    "mcp_rate_unshared_total", "Requests of keys with a rate that their worker counted alone: Redis was away"
+)
 TOOL_CHANGES = Counter("mcp_tool_changes_total", "Tools that are not as they were approved", ["remote", "change"])
 TOOLS_WITHHELD = Gauge("mcp_tools_withheld", "Tools held back until approved", ["remote"])
 HIDDEN_CHARACTERS = Gauge("mcp_hidden_characters", "Taken out of a remote's descriptions", ["remote"])

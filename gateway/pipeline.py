@@ -217,7 +217,7 @@ class Pipeline:
         if place is None or visit.subscriber is None:
             return _unknown(call, uri)
         visit.remote = place[0]
-        self._rates.take_for(visit.principal, place[0])
+        await self._rates.take_for(visit.principal, place[0])
         try:
             refused = await self._subscriptions.add(visit.subscriber, {uri: place})
         except TooMany:
@@ -262,7 +262,7 @@ class Pipeline:
             why = (status.refusal(spec) if spec is not None else None) or f"{entry.remote} is no longer configured"
             return refusal(visit.call, codes.INVALID_PARAMS, why)
         if visit.principal.grant.rates:
-            self._rates.take_for(visit.principal, entry.remote)
+            await self._rates.take_for(visit.principal, entry.remote)
         served = await self._served(visit, entry, upstream)
         if served.code == codes.HEADER_MISMATCH and visit.call.method == "tools/call":
             return await self._with_new_headers(visit, entry, upstream) or served

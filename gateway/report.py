@@ -33,7 +33,7 @@ def document(runtime: "Runtime") -> dict[str, Any]:
         },
         "in_flight": runtime.slots.requests.active,
         "waiting": runtime.slots.requests.waiting,
-        "cluster": runtime.cluster.facts() if runtime.cluster is not None else None,
+        "cluster": _cluster(runtime),
         "mcps": {name: _remote(runtime, name) for name in runtime.snapshot.remotes},
         "config": {
             "revision": runtime.snapshot.revision,
@@ -58,6 +58,12 @@ def document(runtime: "Runtime") -> dict[str, Any]:
         "latency": runtime.recent.percentiles_ms(),
         "warnings": problems(runtime),
     }
+
+
+def _cluster(runtime: "Runtime") -> dict[str, Any] | None:
+    if runtime.cluster is None:
+        return None
+    return runtime.cluster.facts() | {"requests_counted_alone": runtime.rates.counted_alone}
 
 
 def problems(runtime: "Runtime") -> list[str]:

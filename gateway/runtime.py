@@ -88,9 +88,9 @@ class Runtime:
         self.clock = clock
         self.authenticator = Authenticator(clock)
         self.slots = Slots(limits)
-        self.rates = Rates(clock.monotonic)
         self.neighbours = Neighbours(run_dir)
         self.cluster = share(self.neighbours) if share is not None else None
+        self.rates = Rates(clock.monotonic, self.cluster.tally if self.cluster is not None else None)
         self.slots.cluster = self.cluster
         self.sessions = Sessions(secret, self.neighbours.own)
         self.recent = Recent(clock.monotonic)

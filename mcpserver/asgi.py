@@ -30,9 +30,10 @@ from monitoring import facts  # noqa: E402
 def _cluster(neighbours: Neighbours) -> Any:
     """Imported here: a single worker needs none of it."""
     from gateway.cluster import Cluster, address
+    from gateway.store import Store
 
     here = settings.MCP_NODE_URL or address(settings.HOST, settings.PORT, settings.REDIS_URL)
-    return Cluster(settings.REDIS_URL, settings.SECRET_KEY.encode(), neighbours, here)
+    return Cluster(Store(settings.REDIS_URL, settings.SECRET_KEY.encode()), neighbours, here, SystemClock().monotonic)
 
 
 runtime = Runtime(

@@ -50,7 +50,7 @@ async def serve(
     subscriber: Subscriber | None = None,
 ) -> Served | Full:
     """Serve one request. Cancelling it cancels the remote's work and is logged as such."""
-    if (full := runtime.rates.take(principal)) is not None:
+    if principal.grant.is_limited and (full := await runtime.rates.take(principal)) is not None:
         metrics.REFUSED.labels("rate").inc()
         return full
     monotonic = runtime.clock.monotonic

@@ -46,7 +46,7 @@ async def post(
     send: Send,
 ) -> None:
     if isinstance(message, jsonrpc.Request) and message.method == "initialize":
-        await respond(send, _initialize(runtime, principal, message))
+        await respond(send, await _initialize(runtime, principal, message))
         return
     session = session_of(runtime, principal, headers)
     if isinstance(session, Answer):
@@ -217,12 +217,12 @@ def _level_set(session: Session, call: Call) -> bytes:
     return jsonrpc.result(call.id, b"{}")
 
 
-def _initialize(runtime: Runtime, principal: Principal, message: jsonrpc.Request) -> Answer:
+async def _initialize(runtime: Runtime, principal: Principal, message: jsonrpc.Request) -> Answer:
     try:
         revision, capabilities, body = initialized(runtime, principal, message)
     except jsonrpc.Malformed as error:
         return refused(400, error.code, error.message, id=message.id)
-    if (full := runtime.rates.take(principal)) is not None:
+    if principal.grant.is_limited and (full := await runtime.rates.take(principal)) is not None:
         return no_slot(full, message.id)
     session = runtime.sessions.open(principal, revision, capabilities)
     return Answer(200, body, (JSON, (SESSION, session.id.encode()), *runtime.rates.headers(principal)))

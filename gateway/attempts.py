@@ -7,7 +7,7 @@ holds, and one call is counted.
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway import metrics
 from gateway.circuits import Breaker, Circuits, Guard
@@ -24,12 +24,21 @@ from remotes.upstream.outcome import Failed, Failure, Outcome
 # Of a call's time: a remote that had less of it may be as quick as ever.
 _FAIR_SHARE = 0.5
 
+Send = Callable[[Upstream, Exchange, str, int], Awaitable[Outcome]]
+"""Sends a request to a remote; told which tool it is about, by its own name, and which attempt it is."""
+
+
+def _sent(upstream: Upstream, exchange: Exchange, tool: str, number: int) -> Awaitable[Outcome]:
+    return upstream.exchange(exchange)
+
 
 class Attempts:
     def __init__(self, circuits: Circuits, leases: Leases, monotonic: Callable[[], float]) -> None:
         self._circuits = circuits
         self._leases = leases
         self._monotonic = monotonic
+        self.send: Send = _sent
+        """How one attempt is sent; with a span around it where requests are traced."""
 
     async def exchange(self, upstream: Upstream, exchange: Exchange, entry: Entry) -> Outcome:
         """Send one request, if its remote is well; the outcome of the last attempt."""
@@ -48,7 +57,7 @@ class Attempts:
                 if isinstance(admitted, Failure):
                     return admitted
                 tries = admitted
-            outcome = await upstream.exchange(exchange)
+            outcome = await self.send(upstream, exchange, entry.own, 1)
             if isinstance(outcome, Failure) and not tries:
                 outcome = await self._again(upstream, exchange, entry, guard, outcome)
         except BaseException:
@@ -94,7 +103,7 @@ class Attempts:
             if not guard.circuit.is_closed:
                 return failure
             metrics.RETRIES.labels(guard.name).inc()
-            outcome = await upstream.exchange(exchange)
+            outcome = await self.send(upstream, exchange, entry.own, tried + 1)
             if not isinstance(outcome, Failure):
                 return outcome
             failure, tried = outcome, tried + 1

@@ -51,6 +51,8 @@ QUEUED = Histogram(
 )
 CUT = Counter("mcp_cut_answers_total", "Answers that were too large: cut, or refused where nothing could be", ["how"])
 
+SPANS = Counter("mcp_spans_total", "Spans of traces by what became of them: sent, failed, dropped", ["outcome"])
+
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
 _OF_A_REMOTE = (CIRCUIT, CIRCUIT_OPENED, CIRCUIT_REFUSED, RETRIES, BUSY, QUEUED, TOOLS_WITHHELD, HIDDEN_CHARACTERS)
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway import asking, guards, metrics, report, serving
+from gateway import asking, guards, metrics, report, serving, tracing
 from gateway.attempts import Attempts
 from gateway.catalog import Catalog, Kept
 from gateway.circuits import Circuits
@@ -53,6 +53,7 @@ from remotes.upstream.pool import Pool
 
 if TYPE_CHECKING:
     from gateway.cluster import Cluster
+    from gateway.spans import Tracing
 
 log = logging.getLogger("mcp.gateway")
 
@@ -112,9 +113,11 @@ class Runtime:
         self.subscriptions = Subscriptions(self.pool)
         tasks = TaskIds(secret)
         self.pool.on_task = tasks.changed
+        self.tracing: Tracing | None = None
+        self._attempts = Attempts(self.circuits, self.leases, clock.monotonic)
         self.rounds = Rounds(
             self.pool,
-            Attempts(self.circuits, self.leases, clock.monotonic),
+            self._attempts,
             self.catalog,
             self.parking,
             tasks,
@@ -145,6 +148,9 @@ class Runtime:
     async def start(self, *, again: bool = False) -> None:
         """Load keys and configuration; raises GatewayError with what is wrong. `again`: this follows a crash."""
         self.started_at = self.clock.now()
+        self.tracing = tracing.begin(self._environment)
+        if self.tracing is not None:
+            self._attempts.send = self.tracing.attempt
         await self.authenticator.start()
         self.authenticator.on_revoked.append(self._revoked)
         self.authenticator.on_changed.append(self._changed)
@@ -188,6 +194,8 @@ class Runtime:
         await self.credentials.close()
         await self.authenticator.close()
         self.cuts.close()
+        if self.tracing is not None:
+            await self.tracing.close()
         self.neighbours.close()
         if self.cluster is not None:
             await self.cluster.close()

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import socket
 import stat
 import tarfile
 import time
@@ -23,6 +24,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 import mcpserver
+from gateway import tracing
 from mcpserver.lib import redact
 from mcpserver.lib.database import UNUSABLE
 from mcpserver.lib.errors import GatewayError
@@ -31,6 +33,7 @@ from remotes.config import load
 
 BUNDLE_LOG_LINES = 2000
 PROBE_S = 6.0
+CONNECT_S = 2.0
 _PRIVATE = 0o077
 
 
@@ -45,7 +48,8 @@ class Check:
 def examine(*, url: str = "") -> list[Check]:
     """Everything, in the order in which one would look. `url`: how clients reach the gateway, through their proxy."""
     looks: list[Callable[[], Iterator[Check]]] = [
-        _versions, _environment, _folders, _modes, _disk, _clock, _database, _configuration, _gateway
+        _versions, _environment, _folders, _modes, _disk, _clock, _database, _configuration, _gateway,
+        _traces,
     ]  # fmt: skip
     found = [check for look in looks for check in _safely(look)]
     return found + (list(_safely(lambda: _proxy(url))) if url else [])
@@ -211,6 +215,22 @@ def _gateway() -> Iterator[Check]:
                 f"{name} is {remote['status']}: {redact.text(str(why))}",
                 f"mcp remote test {name} --trace",
             )
+
+
+def _traces() -> Iterator[Check]:
+    """Nothing, where no traces are wanted."""
+    address = tracing.endpoint(os.environ)
+    if (wrong := tracing.trouble(os.environ)) is not None:
+        yield Check("traces", "failed", wrong.what, wrong.fix)
+    elif (place := tracing.place(address)) is not None:
+        name = f"{place[0]}:{place[1]}"
+        try:
+            socket.create_connection(place, timeout=CONNECT_S).close()
+        except OSError as error:
+            fix = "start the collector, or correct OTEL_EXPORTER_OTLP_ENDPOINT"
+            yield Check("traces", "warning", f"the collector at {name} cannot be reached: {error}", fix)
+        else:
+            yield Check("traces", "ok", f"a collector listens at {name}")
 
 
 def _proxy(url: str) -> Iterator[Check]:

@@ -61,6 +61,7 @@ async def serve(
             metrics.REFUSED.labels("requests").inc()
             return full
         visit.waited_s = monotonic() - began
+    traced = runtime.tracing.request(call, headers) if runtime.tracing is not None else None
     verdict, code = Verdict.CANCELLED, 0
     try:
         served = await runtime.pipeline.serve(visit)
@@ -79,6 +80,9 @@ async def serve(
         for errand in visit.errands:
             errand.notify = None
         runtime.recent.note(call.method, visit.remote, verdict, seconds, visit.name)
+        id = request_id()
+        if traced is not None:
+            traced.end(visit, transport, verdict, code, id)
         log.access(
             {
                 "method": call.method,
@@ -90,7 +94,7 @@ async def serve(
                 "outcome": verdict.value,
                 "code": code,
             },
-            request=request_id(),
+            request=id,
             ms=round(seconds * 1000, 2),
         )
 

@@ -8,11 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mcpserver.launch import auditing
-from mcpserver.launch.installation import Installation
+from mcpserver.launch.installation import TRACES_LOCK, Installation
 from mcpserver.lib.errors import GatewayError
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST_LOCK = ROOT / "tests" / "requirements.txt"
+LOCKS: Mapping[Path, tuple[str, ...]] = {
+    ROOT / "requirements.txt": (),
+    TRACES_LOCK: ("--extra", "otel"),
+    TEST_LOCK: ("--extra", "otel", "--extra", "dev"),
+}
 LINTERS: tuple[tuple[str, ...], ...] = (
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
@@ -80,10 +85,10 @@ def image(installation: Installation, extra: Sequence[str]) -> int:
 
 
 def lock(installation: Installation, extra: Sequence[str]) -> int:
-    """resolve pyproject.toml into both lock files, with hashes."""
+    """resolve pyproject.toml into the lock files, with hashes."""
     with tempfile.TemporaryDirectory() as folder:
         uv = _throw_away_uv(Path(folder))
-        for output, options in ((ROOT / "requirements.txt", ()), (TEST_LOCK, ("--extra", "dev"))):
+        for output, options in LOCKS.items():
             _lock(uv, output, [*options, *extra])
     return 0
 
@@ -155,7 +160,7 @@ def _lock(uv: Path, output: Path, options: Sequence[str]) -> None:
     argv = [str(uv), "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11", "--generate-hashes"]
     argv += ["--only-binary", ":all:", "--no-annotate", "--no-emit-index-url", "--quiet"]
     argv += ["--custom-compile-command", "make lock", "--output-file", str(output), *options]
-    if output.name != "requirements.txt" or output.parent != ROOT:
+    if options:
         argv += ["--constraint", "requirements.txt"]
     print(f"» locking {output.relative_to(ROOT)}", file=sys.stderr, flush=True)
     if subprocess.run(argv, cwd=ROOT, check=False).returncode != 0:

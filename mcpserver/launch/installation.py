@@ -19,6 +19,9 @@ NEEDED_MB = 400
 INSTALL_TIMEOUT_S = 1800
 LAST_WORDS_LINES = 8
 
+# What is installed instead of requirements.txt where traces are wanted (OpenTelemetry is an extra).
+TRACES_LOCK = Path(__file__).resolve().parents[2] / "deploy" / "otel" / "requirements.txt"
+
 Say = Callable[[str], None]
 
 

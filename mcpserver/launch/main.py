@@ -17,12 +17,13 @@ from typing import Any
 
 from mcpserver.launch import development, dotenv, selfcheck, snippets
 from mcpserver.launch.gateway import Gateway
-from mcpserver.launch.installation import Installation
+from mcpserver.launch.installation import TRACES_LOCK, Installation
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.supervisor import pidfile
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.txt"
+TRACED_BY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 COMMAND_TIMEOUT_S = 300
 # The key that a later run checks with; it ends by itself should the run be killed before it is revoked.
 CHECK_KEY_LIFE = "10m"
@@ -69,7 +70,8 @@ def run(options: argparse.Namespace) -> int:
     require_writable(ROOT)
     require_free(_folder(configured, "MCP_RUN_DIR", "run"), host, port)
     installation = Installation(ROOT, say)
-    installation.ensure(LOCK)
+    is_traced = any(configured.get(name) for name in TRACED_BY)
+    installation.ensure(TRACES_LOCK if is_traced else LOCK)
     if dotenv.ensure(env_file, os.environ):
         say("secrets written to .env")
     python = installation.python

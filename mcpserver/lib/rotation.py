@@ -5,11 +5,18 @@ What it adds: sizes that are kept exactly, and lines that are written whole or n
 
 import logging
 import os
+import sys
 from pathlib import Path
 
-from concurrent_log_handler import ConcurrentRotatingFileHandler
+# Its portalocker would load the whole Redis client, if there is one, for a lock that nobody here takes: 8 MB of every process.
+_hides_redis = sys.modules.setdefault("portalocker.redis", None) is None  # type: ignore[arg-type]  # "not there", to an import
 
-from mcpserver.lib.log import Remembers, write_all
+from concurrent_log_handler import ConcurrentRotatingFileHandler  # noqa: E402
+
+if _hides_redis:
+    del sys.modules["portalocker.redis"]
+
+from mcpserver.lib.log import Remembers, write_all  # noqa: E402
 
 
 class Rotating(Remembers, ConcurrentRotatingFileHandler):

@@ -41,6 +41,7 @@ class Exchange(msgspec.Struct, gc=False):
     log_level: str | None = None
     progress_token: Raw | None = None
     param_headers: dict[str, str] = {}
+    trace_headers: dict[str, str] = {}
     notify: Notify | None = None
     ask: Ask | None = None
     # While questions are open the deadline stands still: `timer` runs it, `left_s` is what was left of it.

@@ -98,8 +98,8 @@ class Http:
         self, exchange: Exchange, number: int, message: bytes, head: bytes, headers: Mapping[str, str] = NO_HEADERS
     ) -> Outcome:
         """`head` is known before the request, `headers` are its own; the credential's are read anew each time."""
-        if self._credential.headers:
-            headers = {**self._credential.headers, **headers}
+        if self._credential.headers or exchange.trace_headers:
+            headers = {**self._credential.headers, **exchange.trace_headers, **headers}
         try:
             response = await self._origin.send(head, headers, message)
             try:

@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import socket
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -115,6 +117,23 @@ def test_a_proxy_that_holds_streams_back_is_found(home: Path, proxy: str, monkey
     assert of(document, "proxy")[0]["status"] == "ok"
     assert "holds streams back" in of(document, "proxy_streams")[0]["detail"]
     assert "proxy_buffering off" in of(document, "proxy_streams")[0]["fix"]
+
+
+def test_traces_that_cannot_be_are_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert of(run()[1], "traces") == []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        assert [check["status"] for check in of(run()[1], "traces")] == ["ok"]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        assert "4318" in of(run()[1], "traces")[0]["fix"]
+        monkeypatch.delenv("OTEL_EXPORTER_OTLP_PROTOCOL")
+    assert "cannot be reached" in of(run()[1], "traces")[0]["detail"]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")
+    assert [check["status"] for check in of(run()[1], "traces")] == ["failed"]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    assert "deploy/otel/requirements.txt" in of(run()[1], "traces")[0]["fix"]
 
 
 def test_a_code_is_explained_and_a_mistyped_one_guessed() -> None:

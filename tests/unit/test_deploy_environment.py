@@ -7,8 +7,9 @@ from pathlib import Path
 from mcpserver.lib.limits import Limits, variable
 
 ROOT = Path(__file__).resolve().parents[2]
-# Read by the launchers and by commands, not by settings.
+# Read by the launchers and by commands, or by OpenTelemetry; not by settings.
 ELSEWHERE = {"MCP_OUTPUT", "MCP_PYTHON"}
+ELSEWHERE |= {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME", "OTEL_TRACES_SAMPLER"}
 
 
 def example() -> dict[str, str]:

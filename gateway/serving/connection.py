@@ -19,7 +19,7 @@ from twisted.web.http import HTTPChannel
 from gateway.serving.rules import (
     FULL,
     HEAD_TOO_LARGE,
-    TOLD_FULL,
+    TLS,
     TOO_SLOW,
     Phase,
     Refusal,
@@ -30,6 +30,10 @@ from gateway.serving.rules import (
 
 if TYPE_CHECKING:
     from gateway.serving.server import Server
+
+
+_TLS_HANDSHAKE = b"\x16\x03"
+_FOLDS = (b" ", b"\t")
 
 
 class Transport(tcp.Server):
@@ -51,10 +55,11 @@ class Connection(HTTPChannel):
     timeOut = None
     transport: Any
 
-    def __init__(self, server: "Server") -> None:
+    def __init__(self, server: "Server", *, is_told_full: bool = False) -> None:
         super().__init__()
         self.server = server
-        self.phase = Phase.IDLE
+        self._is_told_full = is_told_full
+        self.phase = Phase.NEW
         self.since = time.monotonic()
         self._writable: asyncio.Future[None] | None = None
         self._dropped_bytes = 0
@@ -66,22 +71,31 @@ class Connection(HTTPChannel):
         self.since = time.monotonic()
 
     def connectionMade(self) -> None:
-        self.server.connected.add(self)
+        self.server.room.enter(self, is_told_full=self._is_told_full)
         super().connectionMade()
-        beyond = len(self.server.connected) - self.server.connections_max
-        if beyond > TOLD_FULL:
-            self.abort()
-        elif beyond > 0:
+        if self._is_told_full:
             self.refuse(FULL)
 
     def dataReceived(self, data: bytes) -> None:
         if self.phase is Phase.IDLE:
             self._enter(Phase.HEAD)
+        elif self.phase is Phase.NEW:
+            self._enter(Phase.HEAD)
+            if data.startswith(_TLS_HANDSHAKE):
+                self.refuse(TLS)
+                return
         try:
             super().dataReceived(data)
         except ValueError:
             # A Content-Length of thousands of digits is more than int() takes.
             self.refuse(bad_request())
+
+    def lineReceived(self, line: bytes, /) -> None:
+        # A header folded over two lines is read differently by different proxies: that is where requests are smuggled.
+        if line[:1] in _FOLDS:
+            self.refuse(bad_request())
+        else:
+            super().lineReceived(line)
 
     def allHeadersReceived(self) -> None:
         if self.length is not None and self.length > self.server.limits.max_request_size:
@@ -129,6 +143,13 @@ class Connection(HTTPChannel):
                 self.refuse(TOO_SLOW)
             case Verdict.ABORT:
                 self.abort()
+
+    def give_way(self) -> None:
+        """Make room for another: a goodbye where nothing is on its way, and no answer that would be waited for."""
+        if self.phase is Phase.NEW or self.phase is Phase.IDLE:
+            self.loseConnection()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """End it now, with whatever is unsent. `connectionLost` follows on a later turn of the loop."""

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 from daphne.http_protocol import WebRequest
 
 from gateway.serving.lifecycle import ClientGone
-from gateway.serving.rules import FAILED, SLICE_BYTES, STOPPING, Phase, Refusal, bad_request, slices, too_large
+from gateway.serving.rules import (
+    FAILED,
+    SLICE_BYTES,
+    STOPPING,
+    Phase,
+    Refusal,
+    bad_request,
+    origin_form,
+    slices,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from gateway.serving.connection import Connection
@@ -65,6 +75,8 @@ class Request(WebRequest):  # type: ignore[misc]
     server: "Server"
     task: asyncio.Task[None]
     _response_started: bool
+    uri: bytes
+    path: bytes
 
     def __init__(self, channel: "Connection", queued: object) -> None:
         # Forms are not ours: parsing them costs more than the rest of Twisted's work for a request.
@@ -90,7 +102,18 @@ class Request(WebRequest):  # type: ignore[misc]
         # The first would let a client set the root path, the second would reach Daphne's websockets.
         self.requestHeaders.removeHeader(b"daphne-root-path")
         self.requestHeaders.removeHeader(b"upgrade")
+        if not self.uri.startswith(b"/") and not self._understands_target():
+            self.channel.refuse(bad_request("the request's target cannot be served here"))
+            return None
         return super().process()
+
+    def _understands_target(self) -> bool:
+        target = origin_form(self.method, self.uri, self.requestHeaders.getRawHeaders(b"host", []))
+        if target is None:
+            return False
+        self.uri = target
+        self.path = target.partition(b"?")[0]
+        return True
 
     def basic_error(self, status: int, status_text: bytes, body: str) -> None:
         """Daphne's word for a request that it will not pass on."""

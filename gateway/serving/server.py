@@ -29,6 +29,7 @@ from gateway.serving import lifecycle as census  # noqa: E402
 from gateway.serving.connection import Connection, Transport  # noqa: E402
 from gateway.serving.lifecycle import ClientGone, Lifecycle, connections, in_flight  # noqa: E402
 from gateway.serving.request import Application, Inbox, Message, Request  # noqa: E402
+from gateway.serving.room import Room, Welcome  # noqa: E402
 from gateway.serving.rules import WHEN_OVERDUE, Deadlines, is_drained  # noqa: E402
 from mcpserver.lib.errors import Exit  # noqa: E402
 from mcpserver.lib.limits import Limits  # noqa: E402
@@ -70,8 +71,12 @@ def serve(
 class Factory(HTTPFactory):  # type: ignore[misc]
     """Makes our connections. Twisted's own access log, which Daphne discards after formatting it, is off."""
 
-    def buildProtocol(self, address: object) -> Connection:
-        connection: Any = Connection(self.server)
+    def buildProtocol(self, address: object) -> Connection | None:
+        """None closes what was accepted, at once."""
+        welcome = self.server.room.welcome()
+        if welcome is Welcome.IS_NOT_TAKEN:
+            return None
+        connection: Any = Connection(self.server, is_told_full=welcome is Welcome.IS_TOLD_FULL)
         connection.factory = self
         connection.requestFactory = Request
         connection.callLater = reactor.callLater
@@ -116,8 +121,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         self.limits = limits
         self.deadlines = deadlines
         self.is_draining = False
-        self.connected: set[Connection] = set()
-        self.connections_max = limits.max_open_files
+        self.room = Room(limits.max_open_files, deadlines)
         self._sockets = sockets
         self._spares = dict(spares)
         self._door = door
@@ -134,13 +138,13 @@ class Server(DaphneServer):  # type: ignore[misc]
     # Counts.
 
     def connections(self) -> int:
-        return len(self.connected)
+        return len(self.room.connected)
 
     def in_flight(self) -> int:
         return len(self._running)
 
     def allow(self, connections: int) -> None:
-        self.connections_max = connections
+        self.room.connections_max = connections
 
     # A sibling's connections, while it cannot take them.
 
@@ -230,7 +234,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         self._loop.call_later(self.deadlines.sweep_s, self._sweep)
         allowed = self.deadlines.allowed_s(draining=self.is_draining)
         now = time.monotonic()
-        for connection in tuple(self.connected):
+        for connection in tuple(self.room.connected):
             if now - connection.since >= allowed[connection.phase]:
                 connection.obey(WHEN_OVERDUE[connection.phase])
 
@@ -238,7 +242,7 @@ class Server(DaphneServer):  # type: ignore[misc]
 
     async def _drain(self) -> None:
         self.is_draining = True
-        log.info("draining: %d connections, %d requests in flight", len(self.connected), len(self._running))
+        log.info("draining: %d connections, %d requests in flight", len(self.room.connected), len(self._running))
         await self._stop_listening()
         await self._unless_hurried(self._emptied(), timeout_s=self.limits.shutdown_grace_s)
         await self._cancel_requests()
@@ -266,7 +270,7 @@ class Server(DaphneServer):  # type: ignore[misc]
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=self.deadlines.cancelled_s)
-        for connection in tuple(self.connected):
+        for connection in tuple(self.room.connected):
             connection.loseConnection()
         await self._unless_hurried(self._quiet.wait(), timeout_s=self.deadlines.cancelled_s)
 
@@ -300,11 +304,11 @@ class Server(DaphneServer):  # type: ignore[misc]
         return True
 
     def _note_quiet(self) -> None:
-        if self.is_draining and is_drained(connections=len(self.connected), requests=len(self._running)):
+        if self.is_draining and is_drained(connections=len(self.room.connected), requests=len(self._running)):
             self._quiet.set()
 
     def forget_connection(self, connection: Connection) -> None:
-        self.connected.discard(connection)
+        self.room.forget(connection)
         self._note_quiet()
 
     def forget_request(self, request: Request) -> None:

@@ -66,12 +66,20 @@ def test_what_smuggles_is_refused(server: Serving, head: bytes):
     assert refused(server, b"POST / HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\nhello")[0] == 400
 
 
-def test_a_continuation_of_nothing_is_refused(server: Serving):
-    assert refused(server, b"POST / HTTP/1.1\r\n Content-Length: 5\r\n\r\nhello") == MALFORMED
-
-
-def test_a_folded_length_is_refused(server: Serving):
-    assert refused(server, b"POST / HTTP/1.1\r\nContent-Length: 1\r\n 0\r\n\r\nhellohello") == MALFORMED
+@pytest.mark.parametrize(
+    "head",
+    [
+        b" Content-Length: 5",
+        b"X: a\r\n b\r\nContent-Length: 5",
+        b"X: a\r\n\tContent-Length: 5",
+        b"Content-Length:\r\n 5",
+        b"Content-Length: 1\r\n 0",
+        b"Transfer-Encoding:\r\n chunked",
+        b"Content-Length: 5\r\n ",
+    ],
+)
+def test_a_folded_header_is_refused(server: Serving, head: bytes):
+    assert refused(server, b"POST / HTTP/1.1\r\n" + head + b"\r\n\r\nhello") == MALFORMED
 
 
 def test_the_obsolete_identity_encoding_is_refused(server: Serving):
@@ -92,20 +100,79 @@ def test_chunks_in_http_1_0_are_refused(server: Serving):
         b"G\x00T / HTTP/1.1",
         b"GET /\x00 HTTP/1.1",
         b"PRI * HTTP/2.0",
-        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\x16\x00\x01\x02\x00\x01\x00",
     ],
 )
 def test_a_malformed_request_line_is_refused(server: Serving, line: bytes):
     assert refused(server, line + b"\r\n\r\n") == MALFORMED
 
 
+def test_an_absolute_target_is_served_by_its_path(server: Serving):
+    with server.connect() as wire:
+        wire.send(b"GET HTTP://Gateway.example:3000/scope?a=http://b HTTP/1.1\r\nHost: gateway.example:3000\r\n\r\n")
+        assert wire.answer().json["path"] == "/scope"
+        wire.send(b"OPTIONS * HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+        assert wire.answer().body == b"hi"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET http://evil.example/scope HTTP/1.1\r\nHost: x",
+        b"GET http://x/scope HTTP/1.1\r\nHost: x\r\nHost: x",
+        b"GET http://x/scope HTTP/1.1\r\nX: no host",
+        b"GET http://a@x/scope HTTP/1.1\r\nHost: x",
+        b"GET ftp://x/scope HTTP/1.1\r\nHost: x",
+        b"GET scope HTTP/1.1\r\nHost: x",
+        b"GET * HTTP/1.1\r\nHost: x",
+        b"CONNECT x:443 HTTP/1.1\r\nHost: x:443",
+    ],
+)
+def test_a_target_of_somebody_else_is_refused(server: Serving, head: bytes):
+    answer = (400, -32600, "the request's target cannot be served here")
+    assert refused(server, head + b"\r\n\r\n") == answer
+
+
+def test_a_client_that_speaks_tls_is_told_at_once(server: Serving):
+    hello = bytes.fromhex("160301008d01000089") + bytes(100)
+    answer = (400, -32600, "this port speaks plain HTTP: call it with http://, or put TLS in front of it")
+    assert refused(server, hello) == answer
+
+
 def test_a_path_of_other_than_ascii_is_refused(server: Serving):
     assert refused(server, b"GET /\xa0 HTTP/1.1\r\n\r\n")[0] == 400
 
 
-@pytest.mark.parametrize("chunk", [b"xyz\r\n", b"-1\r\n", b"5\r\nhelloXX", b"f" * 2000, b"5;\x00\r\nhello\r\n"])
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"xyz\r\n",
+        b"-1\r\n",
+        b"+5\r\n",
+        b"0x5\r\n",
+        b"0_5\r\n",
+        b" 5\r\n",
+        b"5 \r\n",
+        b"\r\n",
+        b"5\r\nhelloXX",
+        b"f" * 2000,
+        b"5;\x00\r\nhello\r\n",
+        b"5;a\nb\r\nhello\r\n",
+        b"5;a\rb\r\nhello\r\n",
+        b"5;" + b"a" * 2000,
+    ],
+)
 def test_a_malformed_chunk_is_refused(server: Serving, chunk: bytes):
     assert refused(server, b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk) == MALFORMED
+
+
+def test_extensions_and_trailers_of_chunks_are_read_over(server: Serving):
+    with server.connect() as wire:
+        head = b"POST /scope HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        wire.send(head + b'5;a=b;c="d"\r\nhello\r\n0;x\r\nContent-Length: 9\r\nX: y\r\n\r\n')
+        assert wire.answer().json["headers"] == [["transfer-encoding", "chunked"]]
+        wire.post("/", b"next")
+        assert wire.answer().body == b"next"
 
 
 def test_trailers_without_end_are_refused(server: Serving):
@@ -120,6 +187,7 @@ def test_trailers_without_end_are_refused(server: Serving):
         b"X: %s\r\n" % (b"y" * 16_000) + b"Z: %s\r\n" % (b"y" * 500),
         b"X: %s\r\n" % (b"y" * 17_000),
         b"X: y\r\n" * 100_000,
+        b"X: " + b"y" * 4_000_000,
     ],
 )
 def test_a_head_that_is_too_large_is_refused_in_words(server: Serving, head: bytes):

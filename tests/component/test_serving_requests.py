@@ -166,6 +166,22 @@ def test_a_client_cannot_set_the_root_path(server: Serving):
     assert dict(scope["headers"])["x-kept"] == "yes"
 
 
+def test_names_with_an_underscore_do_not_pass_for_others(server: Serving):
+    """Where headers become variables, `X_Forwarded_For` would be `X-Forwarded-For`."""
+    with server.connect() as wire:
+        wire.post("/scope", b"hello", "X_Forwarded_For: 127.0.0.1", "Content_Length: 900", "Transfer_Encoding: chunked")
+        names = [name for name, _ in wire.answer().json["headers"]]
+    assert names == ["host", "content-length"]
+
+
+def test_an_old_keep_alive_is_closed_all_the_same(server: Serving):
+    with server.connect() as wire:
+        wire.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n")
+        assert wire.answer().status == 200
+        assert wire.ended()
+        assert wire.buffer == b""
+
+
 def test_a_websocket_upgrade_is_an_ordinary_request(server: Serving):
     with server.connect() as wire:
         wire.send(
@@ -175,6 +191,14 @@ def test_a_websocket_upgrade_is_an_ordinary_request(server: Serving):
         assert wire.answer().json["type"] == "http"
         wire.post("/", b"next")
         assert wire.answer().body == b"next"
+
+
+def test_an_upgrade_to_http_2_is_an_ordinary_request(server: Serving):
+    with server.connect() as wire:
+        wire.post("/", b"1.1", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQ")
+        assert (wire.answer().status, wire.buffer) == (200, b"")
+        wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert wire.answer().status == 400
 
 
 @pytest.mark.parametrize("path", ["/fail", "/nothing"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import dataclass
 
 import pytest
 
@@ -19,13 +20,13 @@ def test_every_phase_has_a_deadline_but_the_answer_which_bounds_itself():
 def test_an_idle_connection_outlives_a_proxys_and_only_draining_shortens_it():
     calm, draining = (Deadlines().allowed_s(draining=flag) for flag in (False, True))
     assert calm[Phase.IDLE] > 60
-    assert draining == calm | {Phase.IDLE: 2}
+    assert draining == calm | {Phase.NEW: 2, Phase.IDLE: 2}
 
 
 def test_only_a_client_that_has_said_something_gets_an_answer():
     refused = {phase for phase, verdict in WHEN_OVERDUE.items() if verdict is Verdict.REFUSE}
     assert refused == {Phase.HEAD, Phase.BODY}
-    assert WHEN_OVERDUE[Phase.IDLE] is Verdict.CLOSE
+    assert WHEN_OVERDUE[Phase.NEW] is WHEN_OVERDUE[Phase.IDLE] is Verdict.CLOSE
 
 
 @pytest.mark.parametrize(("shortest_s", "sweep_s"), [(100, 0.5), (2, 0.5), (0.4, 0.1)])
@@ -87,3 +88,60 @@ def test_a_worker_is_drained_when_neither_a_client_nor_a_call_is_left():
     assert is_drained(connections=0, requests=0)
     assert not is_drained(connections=1, requests=0)
     assert not is_drained(connections=0, requests=1)
+
+
+@dataclass
+class Seen:
+    phase: Phase
+    since: float
+
+
+def test_who_never_asked_gives_way_first_and_the_longest_before_others():
+    now, patience = 100.0, Deadlines().gives_way_s
+    idle, new, older, slow, late = (
+        Seen(Phase.IDLE, 10),
+        Seen(Phase.NEW, 99),
+        Seen(Phase.NEW, 98),
+        Seen(Phase.HEAD, 90),
+        Seen(Phase.BODY, 90),
+    )
+    assert rules.give_way([idle, late, new, older, slow], now, patience) == [older, new, slow, idle, late]
+
+
+@pytest.mark.parametrize("phase", [Phase.ANSWERING, Phase.REFUSED, Phase.CLOSING])
+def test_who_is_being_answered_never_gives_way(phase: Phase):
+    assert rules.give_way([Seen(phase, 0)], 1e6, Deadlines().gives_way_s) == []
+
+
+@pytest.mark.parametrize("phase", [Phase.NEW, Phase.HEAD, Phase.IDLE, Phase.BODY])
+def test_nobody_gives_way_who_may_be_about_to_ask(phase: Phase):
+    after = Deadlines().gives_way_s[phase]
+    assert rules.give_way([Seen(phase, 100)], 100 + after - 0.1, Deadlines().gives_way_s) == []
+    assert rules.give_way([Seen(phase, 100)], 100 + after, Deadlines().gives_way_s) != []
+
+
+def test_a_few_make_room_at_a_time():
+    crowd = [Seen(Phase.NEW, number) for number in range(1000)]
+    assert rules.give_way(crowd, 2000, Deadlines().gives_way_s) == crowd[: rules.GIVE_WAY_TOGETHER]
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "hosts", "served"),
+    [
+        (b"GET", b"http://a/mcp?x=1", [b"a"], b"/mcp?x=1"),
+        (b"POST", b"HTTPS://A:80/mcp", [b"a:80"], b"/mcp"),
+        (b"GET", b"http://a", [b"a"], b"/"),
+        (b"OPTIONS", b"*", [b"a"], b"*"),
+        (b"GET", b"*", [b"a"], None),
+        (b"GET", b"http://a/mcp", [b"b"], None),
+        (b"GET", b"http://a/mcp", [], None),
+        (b"GET", b"http://a/mcp", [b"a", b"a"], None),
+        (b"GET", b"http://a@b/mcp", [b"b"], None),
+        (b"GET", b"http:///mcp", [b"a"], None),
+        (b"GET", b"ftp://a/mcp", [b"a"], None),
+        (b"CONNECT", b"a:443", [b"a:443"], None),
+        (b"GET", b"mcp", [b"a"], None),
+    ],
+)
+def test_an_absolute_target_is_that_of_its_host(method: bytes, target: bytes, hosts: list[bytes], served: bytes | None):
+    assert rules.origin_form(method, target, hosts) == served

@@ -158,8 +158,8 @@ def required_by_error(error: jsonrpc.ErrorBody) -> dict[str, Question] | None:
     if error.code != codes.URL_ELICITATION_REQUIRED or error.data is UNSET:
         return None
     try:
-        listed = msgspec.json.decode(jsonrpc.fields(bytes(error.data), "data")["elicitations"], type=list[Raw])
-    except (jsonrpc.Malformed, KeyError, *jsonrpc.UNREADABLE):
+        listed = jsonrpc.listed(jsonrpc.fields(bytes(error.data), "data").get("elicitations"), "elicitations")
+    except jsonrpc.Malformed:
         return None
     return {
         f"url-{number}": for_modern(Question("elicitation/create", bytes(one))) for number, one in enumerate(listed, 1)

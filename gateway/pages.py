@@ -65,9 +65,9 @@ async def _page(upstream: Upstream, method: str, params: jsonrpc.Fields, deadlin
 
 def _list_of(name: str, method: str, result: jsonrpc.Fields) -> list[Raw]:
     try:
-        return msgspec.json.decode(result[LISTS[method]], type=list[Raw])
-    except (KeyError, *jsonrpc.UNREADABLE):
-        why = f"the result of {method} from {name} has no list {LISTS[method]}"
+        return jsonrpc.listed(result.get(LISTS[method]), LISTS[method])
+    except jsonrpc.Malformed as error:
+        why = f"the result of {method} from {name} cannot be read: {error.message}"
         raise Failed(Failure(Fault.INVALID, "list", why)) from None
 
 

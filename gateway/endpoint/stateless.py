@@ -146,8 +146,4 @@ async def _watched(runtime: Runtime, principal: Principal, subscriber: Subscribe
 
 
 def _uris(raw: msgspec.Raw | None) -> list[str]:
-    try:
-        return [] if raw is None else list(dict.fromkeys(msgspec.json.decode(raw, type=list[str])))
-    except jsonrpc.UNREADABLE:
-        why = "resourceSubscriptions must be a list of URIs"
-        raise jsonrpc.Malformed(codes.INVALID_PARAMS, why) from None
+    return [] if raw is None else list(dict.fromkeys(jsonrpc.strings(raw, "resourceSubscriptions")))

@@ -6,12 +6,13 @@ UTF-8, nesting that would exhaust the stack, an envelope with a key twice, ids t
 that no other reader could hold. What it mends: a lone surrogate escape (sent by clients that cut an emoji in two) becomes
 U+FFFD instead of losing the message.
 
-Whatever the bytes, reading takes time and memory in proportion to their length, and raises nothing but `Malformed`.
+Whatever the bytes, reading takes time and memory in proportion to their length, and raises nothing but `Malformed`. What would
+list millions of members refuses to.
 """
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -20,6 +21,7 @@ from mcpserver.protocol import codes, jsontext
 
 NULL = b"null"
 Fields = dict[str, Raw]
+T = TypeVar("T")
 
 
 class Malformed(Exception):
@@ -81,6 +83,7 @@ class _Envelope(msgspec.Struct, gc=False):
 _envelope = msgspec.json.Decoder(_Envelope)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _items = msgspec.json.Decoder(list[Raw])
+_strings = msgspec.json.Decoder(list[str])
 _error = msgspec.json.Decoder(ErrorBody)
 _encode = msgspec.json.Encoder().encode
 _ID = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?\d+', re.DOTALL)
@@ -111,6 +114,8 @@ def decode(body: bytes) -> Message:
 
 def decode_batch(body: bytes, longest: int) -> list[Message]:
     """Read the messages of a batch: requests and notifications, or responses. Raises Malformed: one bad one spoils it all."""
+    if jsontext.is_crowded(body):
+        raise Malformed(codes.INVALID_REQUEST, f"a batch has 1 to {longest} messages")
     try:
         raws = _batch_items(body)
     except UNREADABLE as error:
@@ -135,17 +140,29 @@ def fields(raw: bytes | Raw | None, what: str = "params") -> Fields:
     """The members of a JSON object, values undecoded; an absent one is empty. Raises Malformed (invalid params)."""
     if raw is None:
         return {}
+    if jsontext.is_crowded(raw):
+        raise Malformed(codes.INVALID_PARAMS, f"{what} has too many members")
     try:
         return _fields.decode(raw)
     except UNREADABLE:
         raise Malformed(codes.INVALID_PARAMS, f"{what} must be an object") from None
 
 
+def listed(raw: bytes | Raw | None, what: str) -> list[Raw]:
+    """The elements of a JSON array, undecoded. Raises Malformed (invalid params)."""
+    return _listed(_items, raw, what)
+
+
+def strings(raw: bytes | Raw | None, what: str) -> list[str]:
+    """The elements of a JSON array of strings. Raises Malformed (invalid params)."""
+    return _listed(_strings, raw, what)
+
+
 def items(raw: bytes | Raw | None) -> list[Raw]:
     """The elements of a JSON array, undecoded; anything else has none."""
     try:
-        return [] if raw is None else _items.decode(raw)
-    except UNREADABLE:
+        return [] if raw is None else listed(raw, "it")
+    except Malformed:
         return []
 
 
@@ -240,6 +257,17 @@ def _mended(body: bytes, cause: msgspec.DecodeError) -> tuple[_Envelope, bytes]:
         raise Malformed(codes.INVALID_REQUEST, f"not a JSON-RPC message: {error}") from None
     except UNREADABLE as error:
         raise Malformed(codes.PARSE_ERROR, f"not JSON: {error}") from None
+
+
+def _listed(decoder: msgspec.json.Decoder[list[T]], raw: bytes | Raw | None, what: str) -> list[T]:
+    if raw is None:
+        raise Malformed(codes.INVALID_PARAMS, f"{what} is missing")
+    if jsontext.is_crowded(raw):
+        raise Malformed(codes.INVALID_PARAMS, f"{what} has too many elements")
+    try:
+        return decoder.decode(raw)
+    except UNREADABLE:
+        raise Malformed(codes.INVALID_PARAMS, f"{what} must be a list") from None
 
 
 def _batch_items(body: bytes) -> list[Raw]:

@@ -7,6 +7,8 @@ looked at here, in time and memory proportional to their number whatever they ar
 import codecs
 import re
 
+from msgspec import Raw
+
 _UTF8_AT_ONCE_BYTES = 256 * 1024
 # Up to the next escape of a lone surrogate: a pair is one character, and an escaped backslash hides what follows it.
 _LONE = re.compile(
@@ -27,6 +29,17 @@ _UP_TO_HUGE = re.compile(
 )
 # Where some readers of lines (Node's readline, Python's splitlines) end one, inside strings, where JSON allows them raw.
 _OTHER_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+# Shorter texts cannot be crowded.
+_CROWDED_MIN_BYTES = 256 * 1024
+_MEMBERS_MAX = 100_000
+_SPACE, _COMMA = b" \t\r\n", ord(",")
+# Up to the end of one member of an array or object, whatever is inside it; deeper than that it is not looked.
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_INSIDE = rb'[^\[\]{}"]++|' + _STRING
+for _ in range(32):
+    _INSIDE = rb'[^\[\]{}"]++|' + _STRING + rb"|[\[{](?:" + _INSIDE + rb")*+[\]}]"
+_MEMBER = re.compile(rb'(?:[^\[\]{}",]++|' + _STRING + rb"|[\[{](?:" + _INSIDE + rb")*+[\]}])*+[,\]}]", re.DOTALL)
 
 
 def not_utf8(body: bytes) -> str | None:
@@ -53,6 +66,24 @@ def huge_number(body: bytes) -> str | None:
     if passed is None or passed.end() == len(body):
         return None
     return f"a number out of range near byte {passed.end()}"
+
+
+def is_crowded(raw: bytes | Raw) -> bool:
+    """Whether an array or object has so many members that a list of them would take many times its bytes (20 MB: a gigabyte)."""
+    if len(raw) < _CROWDED_MIN_BYTES:
+        return False
+    text = bytes(raw).lstrip(_SPACE)
+    if text[:1] not in (b"[", b"{") or text.count(b",") < _MEMBERS_MAX:
+        return False
+    end = 1
+    for _ in range(_MEMBERS_MAX):
+        member = _MEMBER.match(text, end)
+        if member is None:
+            return True  # too deep to be looked at
+        end = member.end()
+        if text[end - 1] != _COMMA:
+            return False
+    return True
 
 
 def without_lone_surrogates(body: bytes) -> bytes:

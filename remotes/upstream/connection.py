@@ -175,9 +175,9 @@ def discovered(transport: str, raw: bytes) -> Greeting | None:
     try:
         fields = jsonrpc.fields(raw, "the discover result")
         capabilities = jsonrpc.fields(fields.get("capabilities"), "capabilities")
-        versions = msgspec.json.decode(fields.get("supportedVersions") or b"[]", type=list[str])
+        versions = jsonrpc.strings(fields.get("supportedVersions"), "supportedVersions")
         meta = jsonrpc.fields(fields.get("_meta"), "_meta")
-    except (jsonrpc.Malformed, *jsonrpc.UNREADABLE):
+    except jsonrpc.Malformed:
         return None
     if MODERN not in versions:
         return None

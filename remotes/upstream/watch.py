@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
-import msgspec
 from msgspec import Raw
 
 from mcpserver.protocol import codes, jsonrpc
@@ -273,8 +272,8 @@ async def _opened(connection: Connection, lists: dict[str, bool], uris: frozense
 def _granted(raw: bytes | None) -> frozenset[str]:
     try:
         fields = jsonrpc.fields(jsonrpc.fields(raw).get("notifications"), "notifications")
-        return frozenset(msgspec.json.decode(fields.get("resourceSubscriptions") or b"[]", type=list[str]))
-    except (jsonrpc.Malformed, *jsonrpc.UNREADABLE):
+        return frozenset(jsonrpc.strings(fields.get("resourceSubscriptions") or b"[]", "resourceSubscriptions"))
+    except jsonrpc.Malformed:
         return frozenset()
 
 

@@ -2,12 +2,13 @@
 
 import json
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpserver.protocol import jsontext
+from mcpserver.protocol import jsonrpc, jsontext
 
 LARGE = 4_000_000
 
@@ -88,3 +89,60 @@ def test_no_bytes_take_long_to_look_at(look, raw: bytes) -> None:
     began = time.thread_time()
     look(raw)
     assert time.thread_time() - began < 2
+
+
+def object_of(members: int) -> bytes:
+    return b"{" + b",".join(b'"%d":0' % number for number in range(members)) + b"}"
+
+
+FEW = {
+    "text with commas": b'[{"type":"text","text":"' + b"1,2," * 1_000_000 + b'"}]',
+    "text with escapes": b'[{"text":"' + rb"\\\",\"]," * 500_000 + b'"}]',
+    "numbers inside": b'{"structuredContent":{"v":[' + b"0.5," * 500_000 + b"1]}}",
+    "lists inside": b'[{"a":[' + b"[]," * 1_000_000 + b"1]}]",
+    "as many as may be": b"[" + b"[1,2]," * 99_999 + b"{}]",
+}
+MANY = {
+    "numbers": b"[" + b"0," * 1_000_000 + b"0]",
+    "objects": b" \n[ " + b'{"a":"]},"} ,' * 200_000 + b"{}]",
+    "lists": b"[" + b"[]," * 1_000_000 + b"1]",
+    "an object": object_of(200_000),
+    "behind what is too deep to be looked at": b"[" + b"[" * 40 + b"]" * 40 + b",0" * 200_000 + b"]",
+}
+
+
+@pytest.mark.edge(14)
+@pytest.mark.parametrize("raw", FEW.values(), ids=FEW)
+def test_what_is_large_is_not_crowded(raw: bytes) -> None:
+    assert not jsontext.is_crowded(raw)
+    assert len(json.loads(raw)) <= 100_000
+
+
+@pytest.mark.edge(14)
+@pytest.mark.parametrize("raw", MANY.values(), ids=MANY)
+def test_what_would_take_many_times_its_bytes_as_a_list_is_seen_before_it_is_one(raw: bytes) -> None:
+    assert jsontext.is_crowded(raw)
+    tracemalloc.start()
+    try:
+        with pytest.raises(jsonrpc.Malformed, match="too many"):
+            jsonrpc.fields(raw) if raw[:1] == b"{" else jsonrpc.listed(raw, "it")
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(raw)
+    finally:
+        tracemalloc.stop()
+
+
+@given(
+    st.recursive(
+        st.none() | st.text(max_size=4),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=4),
+    )
+)
+def test_members_are_counted_as_a_reader_counts_them(value: object) -> None:
+    before = jsontext._CROWDED_MIN_BYTES, jsontext._MEMBERS_MAX
+    try:
+        for most in range(1, 4):
+            jsontext._CROWDED_MIN_BYTES, jsontext._MEMBERS_MAX = 0, most
+            has_many = isinstance(value, list | dict) and len(value) > most
+            assert jsontext.is_crowded(json.dumps(value).encode()) == has_many
+    finally:
+        jsontext._CROWDED_MIN_BYTES, jsontext._MEMBERS_MAX = before

@@ -193,19 +193,11 @@ def _result(call: Call, entry: Entry, answer: Answer) -> Served:
             raw = results.to_handshake(raw)
         if not call.modern:
             raw = results.to_revision(raw, call.method, call.revision)
-        failed = call.method == "tools/call" and _is_error(raw)
+        failed = call.method == "tools/call" and results.is_error(raw)
     except jsonrpc.Malformed as malformed:  # the remote's fault, which must not read as the caller's
         return worded(call, f"{entry.remote} answered {call.method} with a malformed result: {malformed.message}", raw)
     verdict = Verdict.TOOL_ERROR if failed else Verdict.OK
     return Served(jsonrpc.result(call.id, raw), verdict, held=answer.held)
-
-
-def _is_error(raw: bytes) -> bool:
-    if len(raw) < results.LARGE_BYTES:
-        said = raw.count(b'"isError"')
-        if not said or (said == 1 and b'"isError":false' in raw):
-            return False
-    return bytes(jsonrpc.fields(raw, "result").get("isError") or b"") == b"true"
 
 
 def _failure(call: Call, upstream: Upstream, failure: Failure) -> Served:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
-from mcpserver.protocol import jsonrpc, naming
+from mcpserver.protocol import codes, jsonrpc, naming
 
 _PER_REMOTE_MAX = 1024
 _URI_MAX = 2048
@@ -80,6 +80,11 @@ class _Message(msgspec.Struct):
     content: Raw = Raw(b"null")
 
 
+class _Result(msgspec.Struct):
+    content: Raw = Raw(b"null")
+    messages: Raw = Raw(b"null")
+
+
 def names_resources(raw: bytes) -> bool:
     """Whether a result can hold a link or an embedded resource; cheap, and true of some that hold none."""
     return b'"resource' in raw and (b'"resource"' in raw or b'"resource_link"' in raw)
@@ -87,12 +92,13 @@ def names_resources(raw: bytes) -> bool:
 
 def result(raw: bytes, exposed: Exposed) -> bytes:
     """A result of tools/call or prompts/get with the URIs that clients see; the same bytes where none differs."""
-    fields = jsonrpc.fields(raw, "result")
-    for name, readdressed in (("content", _content), ("messages", _messages)):
-        if name in fields and (changed := readdressed(fields[name], exposed)) is not None:
-            fields[name] = changed
-            raw = jsonrpc.encode(fields)
-    return raw
+    try:
+        said = msgspec.json.decode(raw, type=_Result)
+    except jsonrpc.UNREADABLE:
+        raise jsonrpc.Malformed(codes.INVALID_PARAMS, "result must be an object") from None
+    readdressed = {"content": _content(said.content, exposed), "messages": _messages(said.messages, exposed)}
+    changed = {name: value for name, value in readdressed.items() if value is not None}
+    return jsonrpc.encode(jsonrpc.fields(raw, "result") | changed) if changed else raw
 
 
 def contents(raw: bytes, exposed: Exposed) -> bytes:

@@ -141,7 +141,7 @@ def fields(raw: bytes | Raw | None, what: str = "params") -> Fields:
     if raw is None:
         return {}
     if jsontext.is_crowded(raw):
-        raise Malformed(codes.INVALID_PARAMS, f"{what} has too many members")
+        raise Malformed(codes.INVALID_PARAMS, f"{what} has too many members or levels")
     try:
         return _fields.decode(raw)
     except UNREADABLE:
@@ -263,7 +263,7 @@ def _listed(decoder: msgspec.json.Decoder[list[T]], raw: bytes | Raw | None, wha
     if raw is None:
         raise Malformed(codes.INVALID_PARAMS, f"{what} is missing")
     if jsontext.is_crowded(raw):
-        raise Malformed(codes.INVALID_PARAMS, f"{what} has too many elements")
+        raise Malformed(codes.INVALID_PARAMS, f"{what} has too many elements or levels")
     try:
         return decoder.decode(raw)
     except UNREADABLE:

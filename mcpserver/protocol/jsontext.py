@@ -36,9 +36,10 @@ _MEMBERS_MAX = 100_000
 _SPACE, _COMMA = b" \t\r\n", ord(",")
 # Up to the end of one member of an array or object, whatever is inside it; deeper than that it is not looked.
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_INSIDE = rb'[^\[\]{}"]++|' + _STRING
+_FLAT = rb'[^\[\]{}"]++|' + _STRING + rb'|(?:[\[{](?:[^\[\]{}"]++|' + _STRING + rb")*+[\]}][, ]?)++"
+_INSIDE = _FLAT
 for _ in range(32):
-    _INSIDE = rb'[^\[\]{}"]++|' + _STRING + rb"|[\[{](?:" + _INSIDE + rb")*+[\]}]"
+    _INSIDE = _FLAT + rb"|[\[{](?:" + _INSIDE + rb")*+[\]}]"
 _MEMBER = re.compile(rb'(?:[^\[\]{}",]++|' + _STRING + rb"|[\[{](?:" + _INSIDE + rb")*+[\]}])*+[,\]}]", re.DOTALL)
 
 
@@ -73,7 +74,7 @@ def is_crowded(raw: bytes | Raw) -> bool:
     if len(raw) < _CROWDED_MIN_BYTES:
         return False
     text = bytes(raw).lstrip(_SPACE)
-    if text[:1] not in (b"[", b"{") or text.count(b",") < _MEMBERS_MAX:
+    if text[:1] not in (b"[", b"{") or text.count(b"," if text[:1] == b"[" else b":") < _MEMBERS_MAX:
         return False
     end = 1
     for _ in range(_MEMBERS_MAX):

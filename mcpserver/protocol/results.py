@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from mcpserver.protocol import jsonrpc
+from mcpserver.protocol import codes, jsonrpc
 from mcpserver.protocol.inbound import SERVER_INFO
 from mcpserver.protocol.versions import HANDSHAKE, MODERN
 
@@ -25,6 +25,16 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 _EXCERPT_MAX_BYTES = 4096
 # From here on reading the members of a result once costs less than searching it for a name.
 LARGE_BYTES = 16 * 1024
+
+
+class _Said(msgspec.Struct, rename="camel"):
+    """What is asked of large results, for which nothing else in them is listed."""
+
+    result_type: Raw = Raw(b"")
+    is_error: Raw = Raw(b"")
+
+
+_said = msgspec.json.Decoder(_Said)
 
 
 def tool_error(text: str, meta: Mapping[str, Any] | None = None) -> bytes:
@@ -103,7 +113,23 @@ def result_type(raw: bytes) -> str:
         b'"resultType"' not in raw or (b'"resultType":"complete"' in raw and raw.count(b'"resultType"') == 1)
     ):
         return "complete"
-    return jsonrpc.text(jsonrpc.fields(raw, "result").get("resultType")) or "complete"
+    return jsonrpc.text(_read(raw).result_type) or "complete"
+
+
+def is_error(raw: bytes) -> bool:
+    """Whether a tool says that it failed."""
+    if len(raw) < LARGE_BYTES:
+        said = raw.count(b'"isError"')
+        if not said or (said == 1 and b'"isError":false' in raw):
+            return False
+    return bytes(_read(raw).is_error) == b"true"
+
+
+def _read(raw: bytes) -> _Said:
+    try:
+        return _said.decode(raw)
+    except jsonrpc.UNREADABLE:
+        raise jsonrpc.Malformed(codes.INVALID_PARAMS, "result must be an object") from None
 
 
 def _call_to_revision(raw: bytes, revision: str) -> bytes:

@@ -291,7 +291,7 @@ class TestReadingInside:
 
     def test_fields_of_nothing_and_of_what_is_no_object(self) -> None:
         assert jsonrpc.fields(None) == {}
-        for raw in (b"[]", b"null", b"1", b"{", b"", b'{"a":' * 100_000):
+        for raw in (b"[]", b"null", b"1", b"{", b"", b'{"a":' * 40_000):
             with pytest.raises(Malformed) as caught:
                 jsonrpc.fields(raw, "it")
             assert (caught.value.code, caught.value.message) == (-32602, "it must be an object")

@@ -9,10 +9,11 @@ knew last; both are told in status, and come right by themselves when Redis is b
 import asyncio
 import itertools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway import said
 from gateway.neighbours import Neighbours
 from gateway.slots import Full
 from gateway.store import Store
@@ -83,7 +84,9 @@ class Cluster:
         self._store = store
         self._neighbours = neighbours
         self._address = address
+        self._host = socket.gethostname()
         self._take, self._renew, self._free, self._tell = map(store.script, (_TAKE, _RENEW, _FREE, _TELL))
+        self._say = store.script(said.SAY)
         self._numbers = itertools.count()
         self._held: dict[str, list[str]] = {}
         self._renew_at = 0.0
@@ -136,6 +139,10 @@ class Cluster:
                 if name not in self._held.get(key_id, ()):
                     self._free_soon(key_id, name)  # it was closed meanwhile, and is leased again by this
 
+    async def say(self, document: Mapping[str, Any]) -> None:
+        """Leave word of how this worker is, for who asks about all; replaced by the next."""
+        await self._left_word(said.packed(document))
+
     async def leave(self) -> None:
         """Others need not wait to notice: nothing new is sent here."""
         await self._store.ask(self._tell, self._registry(), [self._neighbours.own, "", ALIVE_S])
@@ -144,14 +151,18 @@ class Cluster:
         for key_id, names in list(self._held.items()):
             for _ in list(names):
                 self.give_back(key_id)
-        await asyncio.gather(*self._freeing, return_exceptions=True)
+        await asyncio.gather(*self._freeing, self._left_word(""), return_exceptions=True)
         await self.tally.close()
         await self._store.close()
 
     def facts(self) -> dict[str, Any]:
         workers, machines = self._neighbours.count()
         word = "down" if self._store.is_away else "ok"
-        return {"redis": word, "errors": self._store.errors, "workers": workers, "nodes": machines}
+        counted = {"errors": self._store.errors, "workers": workers, "nodes": machines}
+        return {"redis": word, **counted, "address": self._address, "host": self._host}
+
+    async def _left_word(self, text: str) -> None:
+        await self._store.ask(self._say, said.names(self._store.prefix), [self._neighbours.own, text, said.KEPT_S])
 
     def _free_soon(self, key_id: str, name: str) -> None:
         task = asyncio.ensure_future(self._given_back(key_id, name))

@@ -38,6 +38,7 @@ def document(runtime: "Runtime") -> dict[str, Any]:
         "config": {
             "revision": runtime.snapshot.revision,
             "sha256": runtime.snapshot.sha256,
+            "loaded_at": runtime.loaded_at.isoformat(timespec="seconds") if runtime.loaded_at else None,
             "pending_error": selectors.pending_error(),
         },
         "payloads": {

@@ -65,7 +65,7 @@ _FAILED_PROBES = frozenset({status.Status.UNHEALTHY, status.Status.AUTH_EXPIRED}
 KINDS = ("prompts", "resources", "tools")
 # A call that claims the next try of a circuit waits for the database, but not longer.
 _SHARE_S = 1.0
-_SHARE_EVERY_S = 5.0
+_SHARE_EVERY_S = 2.0
 
 
 class Runtime:
@@ -136,6 +136,7 @@ class Runtime:
         self.shedding: tuple[str, ...] = ()
         self.used = Process()
         self.snapshot = Snapshot(0, "", {})
+        self.loaded_at: datetime | None = None
         self._config = config
         self._following = asyncio.Lock()
         self._environment = environment
@@ -223,6 +224,7 @@ class Runtime:
         """One reference: whoever read the old snapshot keeps it."""
         _, gone = self.pool.follow(snapshot, eras)
         self.snapshot = snapshot
+        self.loaded_at = self.clock.now()
         self.credentials.keep(snapshot.remotes)
         self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
         self.slots.follow(self.limits)
@@ -269,6 +271,7 @@ class Runtime:
         while True:
             try:
                 await cluster.tick()
+                await cluster.say(self.status())
             except Exception:
                 log.exception("telling the other workers failed")
             await asyncio.sleep(_SHARE_EVERY_S)

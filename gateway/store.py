@@ -5,7 +5,6 @@ that no call and no stream pays for a Redis that hangs; what each of them does i
 """
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import RedisError
+
+from gateway import said
 
 log = logging.getLogger("mcp.cluster")
 
@@ -29,7 +30,7 @@ class Store:
     def __init__(self, url: str, secret: bytes) -> None:
         self.errors = 0
         self.is_away = False
-        self.prefix = f"mcp:{hashlib.sha256(secret + b'cluster').hexdigest()[:12]}"
+        self.prefix = said.prefix(secret)
         # Once more, at once, for a connection that Redis closed while it was idle.
         once_more = Retry(NoBackoff(), 1, supported_errors=(Lost,))
         self._redis = redis.Redis.from_url(

@@ -14,13 +14,16 @@ _COLOUR_OF = {
     "healthy": _GOOD, "closed": _GOOD, "ok": _GOOD,
     "degraded": _DOUBTFUL, "draining": _DOUBTFUL, "half_open": _DOUBTFUL, "unknown": _DOUBTFUL, "late": _DOUBTFUL,
     "unhealthy": _BAD, "stopped": _BAD, "open": _BAD, "auth_expired": _BAD, "misconfigured": _BAD, "down": _BAD,
-    "disabled": _FAINT, "not_configured": _FAINT,
+    "unreachable": _BAD, "disabled": _FAINT, "not_configured": _FAINT,
 }  # fmt: skip
 _BAR = 20
 _KEYS_SHOWN = 5
 _WARNINGS_SHOWN = 4
 _COLUMNS = ("REMOTE", "STATE", "LATENCY", "BREAKER", "CALLS/MIN", "TOOLS", "LAST ERROR")
 _WIDTHS = (24, 15, 9, 11, 11, 7)
+_NODES_SHOWN = 8
+_NODE_COLUMNS = ("MACHINE", "STATE", "WORKERS", "STREAMS", "IN FLIGHT", "MEMORY", "SPOKE")
+_NODE_WIDTHS = (24, 15, 9, 11, 11, 9)
 
 Text = tuple[str, str]
 """A piece of a line and its colour, or nothing."""
@@ -30,7 +33,7 @@ def frame(
     document: Mapping[str, Any], *, calls_per_minute: Mapping[str, float | None], width: int, height: int, colour: bool
 ) -> list[str]:
     """The page, at most `height` lines of at most `width` characters."""
-    head = [*_head(document), [], *_gauges(document), []]
+    head = [*_head(document), [], *_gauges(document), [], *_nodes(document.get("nodes") or {})]
     remotes = _remotes(document.get("mcps") or {}, calls_per_minute)
     foot = [*_keys(document.get("connections") or {}), *_warnings(document.get("warnings") or ())]
     room = max(1, height - len(head) - len(foot))
@@ -100,7 +103,7 @@ def _bar(name: str, percent: float | None, words: str, alert: float) -> list[Tex
 
 
 def _remotes(remotes: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float | None]) -> list[list[Text]]:
-    rows = [[(_cells(_COLUMNS), _FAINT)]]
+    rows = [[(_cells(_COLUMNS, _WIDTHS), _FAINT)]]
     for name, remote in sorted(remotes.items(), key=lambda item: (item[1].get("status") == "healthy", item[0])):
         word, breaker = str(remote.get("status")), str((remote.get("circuit") or {}).get("state") or "–")
         rate = rates.get(name)
@@ -113,6 +116,32 @@ def _remotes(remotes: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float
         colours = ("", _COLOUR_OF.get(word, ""), "", _COLOUR_OF.get(breaker, ""), "", "")
         rows.append([*zip(columns, colours, strict=True), (printable(str(why)), _FAINT)])
     return rows
+
+
+def _nodes(nodes: Mapping[str, Mapping[str, Any]]) -> list[list[Text]]:
+    """The machines, where there are several: one that is not heard of first."""
+    if len(nodes) < 2:
+        return []
+    rows: list[list[Text]] = [[(_cells(_NODE_COLUMNS, _NODE_WIDTHS), _FAINT)]]
+    in_order = sorted(nodes.items(), key=lambda item: (item[1].get("reachable", True), not item[1].get("local")))
+    for name, node in in_order[:_NODES_SHOWN]:
+        word, memory = str(node.get("status")), (node.get("process") or {}).get("rss_mb")
+        streams = (node.get("connections") or {}).get("active")
+        counted = (node.get("workers"), streams, node.get("in_flight"))
+        cells = (
+            str(node.get("host") or name),
+            word,
+            *map(_number, counted),
+            "–" if memory is None else f"{memory:.0f} MB",
+        )
+        columns = [_cut(cell, wide) for cell, wide in zip(cells, _NODE_WIDTHS, strict=True)]
+        spoke = (
+            "here" if node.get("local") else f"{_duration(node.get('age_s') or 0)} ago   {node.get('address') or ''}"
+        )
+        colours = ("", _COLOUR_OF.get(word, ""), "", "", "", "")
+        rows.append([*zip(columns, colours, strict=True), (printable(spoke), _FAINT)])
+    hidden = len(nodes) - _NODES_SHOWN
+    return [*rows, *([[(f"… and {hidden} more machines", _FAINT)]] if hidden > 0 else []), []]
 
 
 def _keys(connections: Mapping[str, Any]) -> list[list[Text]]:
@@ -131,9 +160,9 @@ def _warnings(warnings: Sequence[Mapping[str, Any]]) -> list[list[Text]]:
     return [*lines, [(f"  and {hidden} more: mcpstatus | jq .warnings", _FAINT)]] if hidden > 0 else lines
 
 
-def _cells(words: Iterable[str]) -> str:
+def _cells(words: Iterable[str], widths: Sequence[int]) -> str:
     *fixed, last = words
-    return "".join(_cut(word, wide) for word, wide in zip(fixed, _WIDTHS, strict=True)) + last
+    return "".join(_cut(word, wide) for word, wide in zip(fixed, widths, strict=True)) + last
 
 
 def _cut(text: str, width: int) -> str:
@@ -148,6 +177,10 @@ def _line(pieces: Sequence[Text], width: int, colour: bool) -> str:
         left -= len(shown)
         line += f"\x1b[{shade}m{shown}\x1b[0m" if colour and shade and shown.strip() else shown
     return line
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
 
 
 def _ms(value: float | None) -> str:

@@ -6,7 +6,7 @@ may meet. Keys are only ever added to this document: scripts read it.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mcpserver.lib.limits import Limits
@@ -33,11 +33,15 @@ _REMOTE: Document = {
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Everything that was heard. `silent`: workers whose socket is there but who did not answer."""
+    """Everything that was heard. `workers`: those of this machine; `silent`: of those, whose socket is there but who did not
+    answer. `live`: what all say, of other machines too; `nodes`: each machine; `elsewhere`: what is wrong with the others."""
 
     facts: health.Facts
     workers: Sequence[Mapping[str, Any]] = ()
     silent: Sequence[str] = ()
+    live: Mapping[str, Any] | None = None
+    nodes: Mapping[str, Document] = field(default_factory=dict)
+    elsewhere: Sequence[health.Warning] = ()
     supervisor: Mapping[str, Any] | None = None
     remotes: Mapping[str, Mapping[str, Any]] | None = None
     beat_age_s: float | None = None
@@ -76,7 +80,7 @@ def merged(workers: Sequence[Mapping[str, Any]]) -> Document | None:
 def document(gathered: Gathered) -> Document:
     """What `mcpstatus` prints, besides `ok` and `schema`."""
     facts = gathered.facts
-    live = merged(gathered.workers) or {}
+    live = gathered.live or {}
     return {
         "server": _server(gathered, live),
         "connections": live.get("connections") or _no_connections(facts.limits),
@@ -93,9 +97,10 @@ def document(gathered: Gathered) -> Document:
         "worker": {"alive": facts.dependencies.get("worker") == "ok", "last_beat_s": _rounded(gathered.beat_age_s)},
         "dependencies": _dependencies(facts),
         "clock": {"synced": facts.clock_synchronised, "skew_s": None},
-        "config": _config(facts.config),
+        "config": _config(facts.config, live),
         "warnings": [{"code": one.code, "message": one.message} for one in _warnings(gathered, live)],
         "limits": _limits(facts.limits),
+        "nodes": dict(gathered.nodes),
     }
 
 
@@ -213,17 +218,20 @@ def _dependencies(facts: health.Facts) -> Document:
     return {"db": words.pop("database", "unknown"), "redis": words.pop("redis", "unknown"), **words}
 
 
-def _config(config: health.Config) -> Document:
+def _config(config: health.Config, live: Mapping[str, Any]) -> Document:
+    """`loaded_at`: since when it is what is served; None while nothing serves."""
     pending = [dict(one) for one in config.pending] or None
-    return {"version": config.revision, "revision": config.revision, "sha256": config.sha256, "pending_error": pending}
+    served = {"version": config.revision, "revision": config.revision, "sha256": config.sha256}
+    return {**served, "loaded_at": (live.get("config") or {}).get("loaded_at"), "pending_error": pending}
 
 
-def _warnings(gathered: Gathered, live: Document) -> list[health.Warning]:
+def _warnings(gathered: Gathered, live: Mapping[str, Any]) -> list[health.Warning]:
     if not gathered.workers and not gathered.silent:
-        return [one for one in health.warnings(gathered.facts) if one.code != "starting"]
+        stopped = [one for one in health.warnings(gathered.facts) if one.code != "starting"]
+        return [*gathered.elsewhere, *stopped]
     silent = [health.Warning("silent_worker", f"{name} does not answer") for name in gathered.silent]
     offers = [health.Warning("catalogue", line) for line in live.get("warnings") or ()]
-    return [*silent, *health.warnings(gathered.facts), *offers]
+    return [*silent, *gathered.elsewhere, *health.warnings(gathered.facts), *offers]
 
 
 def _limits(limits: Limits) -> Document:

@@ -273,6 +273,10 @@ EXPLAINED: Mapping[str, Explanation] = {
         "The gateway or a remote is not well.",
         "mcpstatus -o table, then mcp doctor.",
     ),
+    "unreachable": Explanation(
+        "A machine that shares this one's Redis has not been heard of for a while.",
+        "mcpstatus: `nodes` says which and since when; there: mcpserver status.",
+    ),
     "unknown_format": Explanation(
         "The file is of no known program.",
         "Name it: mcpconfig import --format NAME FILE.",

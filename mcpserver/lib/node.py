@@ -9,6 +9,12 @@ CHARS = 6
 _FILE = "node"
 
 
+def known(run_dir: Path) -> str | None:
+    """The name, where it has been made."""
+    path = run_dir / _FILE
+    return path.read_text() if path.exists() else None
+
+
 def name(run_dir: Path) -> str:
     """Made once, and shared by all processes that use the folder."""
     path = run_dir / _FILE

@@ -14,7 +14,7 @@ import pytest
 
 from mcpserver.lib import control
 from tests.component.real_gateway import Client, Relay, Session, until
-from tests.system import gateway, servers
+from tests.system import faulty, gateway, servers
 from tests.system.load import load, modern, session
 from tests.system.nodes import DEMO, Node, in_turns
 
@@ -28,7 +28,7 @@ class World:
         self.key = key
         self.client = Client(nginx.port, key)
 
-    def manage(self, *words: str, on: int = 0) -> dict[str, object]:
+    def manage(self, *words: str, on: int = 0) -> dict[str, Any]:
         return gateway.manage(self.nodes[on].environment, *words)
 
 
@@ -136,6 +136,36 @@ def test_a_configuration_applied_on_one_machine_reaches_the_other(world: World) 
     assert "late" in (world.nodes[1].folder / "mcp-config.yaml").read_text()
 
 
+def test_what_happens_on_one_machine_is_shown_on_each(world: World) -> None:
+    """A revision, calls, a circuit that opens and is reset, a probe's result."""
+    with contextlib.ExitStack() as stack:
+        background = faulty.Background()
+        stack.callback(background.stop)
+        odd = faulty.Peer(background, "modern")
+        stack.callback(odd.stop)
+        entry = odd.entry | {"probe_interval": 1, "breaker": {"open": 300}}
+        before = world.manage("mcpstatus", on=1)["config"]["revision"]
+        config = world.nodes[0].folder / "mcp-config.yaml"
+        config.with_suffix(".new").write_text(gateway.configuration({"demo": DEMO, "odd": entry}))
+        config.with_suffix(".new").replace(config)
+        until(lambda: {one["config"]["revision"] for one in shown(world).values()} == {before + 1}, within_s=15)
+        until(lambda: of_remote(world, "odd", "status") == ["healthy", "healthy"], within_s=15)
+
+        there = Client(world.nodes[1].port, world.key)
+        odd.be("500")
+        for _ in range(12):
+            there.modern("tools/call", {"name": "odd__echo", "arguments": {}})
+        until(lambda: circuits(world) == ["open", "open"], within_s=15)
+        assert sum(of_remote(world, "odd", "calls")) == world.manage("mcpstatus")["mcps"]["odd"]["calls"] == 12
+        odd.be("")
+        assert world.manage("mcp", "remote", "reset", "odd", on=0)["ok"]
+        until(lambda: circuits(world) == ["closed", "closed"], within_s=15)
+        until(lambda: of_remote(world, "odd", "status") == ["healthy", "healthy"], within_s=15)
+
+        odd.stop()  # idle: nothing but a probe finds out
+        until(lambda: of_remote(world, "odd", "status") == ["unhealthy", "unhealthy"], within_s=25)
+
+
 @pytest.mark.edge(19)
 def test_redis_goes_and_comes_back_under_load(world: World) -> None:
     with load(lambda: modern(world.client), lambda: modern(world.client)) as calls:
@@ -163,6 +193,25 @@ def test_one_machine_dies_and_its_sessions_are_taken_over(world: World) -> None:
     for each in opened:
         until(lambda each=each: each.call("ping").status == 200, within_s=20)  # type: ignore[misc]
         echoes(each)
+    gone = until(lambda: [one for one in shown(world).values() if not one["reachable"]], within_s=30)
+    assert [(one["status"], one["local"]) for one in gone] == [("unreachable", False)]
+    assert gone[0]["age_s"] > 10
+    assert "node_unreachable" in [one["code"] for one in world.manage("mcpstatus")["warnings"]]
+
+
+def shown(world: World) -> dict[str, dict[str, Any]]:
+    """Each machine, as the first one's `mcpstatus` shows it."""
+    nodes: dict[str, dict[str, Any]] = world.manage("mcpstatus")["nodes"]
+    assert len(nodes) == 2, nodes
+    return nodes
+
+
+def of_remote(world: World, name: str, what: str) -> list[Any]:
+    return [node["mcps"].get(name, {}).get(what) for node in shown(world).values()]
+
+
+def circuits(world: World) -> list[str]:
+    return [(one or {}).get("state", "none") for one in of_remote(world, "odd", "circuit")]
 
 
 def active(world: World) -> list[int]:

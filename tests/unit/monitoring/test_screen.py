@@ -55,6 +55,20 @@ def test_the_whole_page() -> None:
     ]
 
 
+def test_machines_are_shown_where_there_are_several_and_a_missing_one_first() -> None:
+    node = {"status": "healthy", "reachable": True, "workers": 2, "connections": {"active": 7}, "in_flight": 1}
+    here = node | {"local": True, "host": "web-1", "process": {"rss_mb": 101.4}}
+    gone = node | {"status": "unreachable", "reachable": False, "age_s": 130.0, "address": "http://10.0.0.7:3000"}
+    shown = [line.rstrip() for line in page(DOCUMENT | {"nodes": {"abc": here, "def": gone}})]
+    assert shown[8:12] == [
+        "MACHINE                 STATE          WORKERS  STREAMS    IN FLIGHT  MEMORY   SPOKE",
+        "def                     unreachable    2        7          1          –        2 min 10 s ago   http://10.0.0.7:3000",
+        "web-1                   healthy        2        7          1          101 MB   here",
+        "",
+    ]
+    assert not any("MACHINE" in line for line in page(DOCUMENT | {"nodes": {"abc": here}}))
+
+
 @pytest.mark.parametrize(("width", "height"), [(20, 5), (1, 1), (80, 12), (300, 100)])
 def test_no_line_is_wider_than_the_terminal_and_no_page_higher(width: int, height: int) -> None:
     many = DOCUMENT | {"mcps": {f"remote-{number}": {"status": "healthy"} for number in range(200)}}

@@ -102,9 +102,9 @@ def test_a_remote_is_described_by_its_worker_over_what_probes_wrote_down() -> No
 def test_the_document_has_every_section_whoever_answered() -> None:
     sections = [
         "server", "connections", "in_flight", "waiting", "payloads", "mcps", "memory", "cpu", "fds", "disk", "errors", "latency",
-        "worker", "dependencies", "clock", "config", "warnings", "limits",
+        "worker", "dependencies", "clock", "config", "warnings", "limits", "nodes",
     ]  # fmt: skip
-    running = status.document(Gathered(FACTS, workers=[worker()], supervisor={"pid": 6}))
+    running = status.document(Gathered(FACTS, workers=[worker()], live=worker(), supervisor={"pid": 6}))
     down = status.document(Gathered(replace(FACTS, started=False)))
     assert list(running) == list(down) == sections
     assert running["server"]["status"] == "healthy"
@@ -121,6 +121,9 @@ def test_a_worker_that_is_there_and_says_nothing_is_unhealthy_and_named() -> Non
 
 def test_a_pending_edit_is_shown_whole() -> None:
     problem = {"path": "mcpServers.x", "line": 3, "message": "no"}
-    document = status.document(Gathered(replace(FACTS, config=Config(2, "ab", (problem,))), workers=[worker()]))
-    assert document["config"] == {"version": 2, "revision": 2, "sha256": "ab", "pending_error": [problem]}
+    document = status.document(
+        Gathered(replace(FACTS, config=Config(2, "ab", (problem,))), workers=[worker()], live=worker())
+    )
+    told = {"version": 2, "revision": 2, "sha256": "ab", "loaded_at": None, "pending_error": [problem]}
+    assert document["config"] == told
     assert document["server"]["status"] == "degraded"

@@ -14,7 +14,7 @@ from gateway.calls import Served
 from gateway.endpoint import batch, stream
 from gateway.endpoint.asker import answered, asker
 from gateway.endpoint.http import Answer, Receive, Send, refused, respond
-from gateway.endpoint.served import no_slot, serve
+from gateway.endpoint.served import cut_short, no_slot, serve
 from gateway.endpoint.streamable import initialized, notified, read_call
 from gateway.outbox import Outbox
 from gateway.runtime import Runtime, list_changed
@@ -67,6 +67,9 @@ class LegacySse:
                 await stream.close(send, stream.SHUTDOWN if self._runtime.draining else b"")
         except ClientGone:
             log.debug("the client of an event stream left")
+        except asyncio.CancelledError:  # the grace of a shutdown is over
+            await stream.close(send, _last_words(line))
+            raise
         finally:
             del self._lines[line.id]
             self._runtime.pool.end_session(line.id)
@@ -182,6 +185,12 @@ class LegacySse:
             log.exception("serving %s failed", call.method)
             why = "the gateway failed; its log says more"
             line.outbox.put_answer(sse.encode(jsonrpc.error(call.id, codes.INTERNAL_ERROR, why)))
+
+
+def _last_words(line: Line) -> bytes:
+    """What is open on the stream gets its answer, and the client its goodbye."""
+    ids = line.session.open_calls if line.session is not None else ()
+    return b"".join(sse.encode(cut_short(id)) for id in ids) + stream.SHUTDOWN
 
 
 def _body(call: Call, served: Served | Full) -> bytes:

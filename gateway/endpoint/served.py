@@ -159,8 +159,11 @@ def answer_of(served: Served, status: int) -> Answer:
 
 def stopping(call: Call) -> Answer:
     """The answer to what did not end within the grace of a shutdown."""
-    body = jsonrpc.error(call.id, codes.INTERNAL_ERROR, "the gateway is shutting down")
-    return Answer(503, body, (JSON, (b"retry-after", b"5")))
+    return Answer(503, cut_short(call.id), (JSON, (b"retry-after", b"5")))
+
+
+def cut_short(id: bytes) -> bytes:
+    return jsonrpc.error(id, codes.INTERNAL_ERROR, "the gateway is shutting down")
 
 
 def internal_error(call: Call) -> Answer:

@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from mcpserver import celery
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,18 +78,23 @@ def test_a_task_sent_by_a_command_runs_at_once_and_fails_loudly(tmp_path):
     assert done.stdout.split() == ["42", "loud"], done.stderr
 
 
-def test_tasks_on_the_schedule_run_in_the_worker_and_term_ends_it(tmp_path):
+@pytest.mark.edge(17)
+def test_tasks_on_the_schedule_run_in_the_worker_and_term_lets_them_end(tmp_path):
     here = tmp_path / "here"
     for folder in (tmp_path / "data", here):
         folder.mkdir()
     ran = tmp_path / "ran"
     script = f"""
-import pathlib, sys
+import pathlib, sys, time
 from mcpserver import celery, celery_worker
 celery.SCHEDULE.clear()
 celery.SCHEDULE["tick"] = 0.2
 @celery.app.task(name="tick")
-def tick(): pathlib.Path({str(ran)!r}).open("a").write("x\\n")
+def tick():
+    with pathlib.Path({str(ran)!r}).open("a", buffering=1) as journal:
+        journal.write("begun\\n")
+        time.sleep(0.5)
+        journal.write("done\\n")
 sys.exit(celery_worker.main(sys.argv[1:]))
 """
     reader, writer = os.pipe()
@@ -104,12 +111,14 @@ sys.exit(celery_worker.main(sys.argv[1:]))
         assert json.loads(os.read(reader, 4096)) == {"ok": True, "broker": "memory"}
         deadline = threading.Event()
         for _ in range(200):
-            if ran.exists() and len(ran.read_text().splitlines()) >= 3:
+            journal = ran.read_text() if ran.exists() else ""
+            if journal.count("begun") >= 3 and journal.count("begun") > journal.count("done"):
                 break
             deadline.wait(0.1)
-        assert len(ran.read_text().splitlines()) >= 3
+        assert journal.count("begun") > journal.count("done")
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(15) == 0
+        assert ran.read_text().count("begun") == ran.read_text().count("done")
         assert list(here.iterdir()) == []  # Not even a schedule.
     finally:
         worker.kill()

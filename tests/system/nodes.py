@@ -9,11 +9,16 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from mcpserver.lib import control
 from tests import peers
+from tests.component.real_gateway import Client
 from tests.system import gateway
-from tests.system.gateway import ROOT
+from tests.system.gateway import ROOT, Remotes
 
 DEMO = {"command": sys.executable, "args": ["-m", "remotes.demo"], "cwd": str(ROOT)}
 
@@ -21,18 +26,18 @@ DEMO = {"command": sys.executable, "args": ["-m", "remotes.demo"], "cwd": str(RO
 class Node:
     """`mcpserver start` on one machine: two workers and Celery."""
 
-    def __init__(self, folder: Path, **shared: str) -> None:
+    def __init__(self, folder: Path, remotes: Remotes | None = None, **shared: str) -> None:
         self.folder = folder
         self.port = peers.free_port()
         self.environment = gateway._environment(folder) | {"MCP_WORKERS": "2"} | shared
-        (folder / "mcp-config.yaml").write_text(gateway.configuration({"demo": DEMO}))
+        (folder / "mcp-config.yaml").write_text(gateway.configuration(remotes or {"demo": DEMO}))
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *words: str) -> None:
+    def start(self, *words: str, **more: str) -> None:
         with (self.folder / "stderr").open("ab") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "mcpserver", "start", "--port", str(self.port), *words],
-                cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+                cwd=ROOT, env=self.environment | more, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
                 start_new_session=True,
             )  # fmt: skip
         assert self.process.stdout is not None
@@ -40,6 +45,14 @@ class Node:
         said = json.loads(self.process.stdout.readline())
         assert said["ok"], said
         self.pids: dict[str, int] = said["pids"]
+
+    def status(self, worker: int = 0) -> dict[str, Any]:
+        """What one worker says of itself, at once: no command is started for it."""
+        return control.ask(self.folder / "run" / f"gateway-{worker}.sock", {"op": "status"})
+
+    def supervision(self) -> dict[str, Any]:
+        """What `mcpserver status` prints."""
+        return control.ask(self.folder / "run" / "supervisor.sock", {"op": "status"})
 
     def die(self) -> None:
         """As a machine does: every process at once."""
@@ -52,6 +65,20 @@ class Node:
         if self.process is not None:
             peers.end_group(self.process, signal.SIGTERM)
             self.process = None
+
+
+@contextlib.contextmanager
+def installed(remotes: Mapping[str, Any], **environment: str) -> Iterator[tuple[Node, Client]]:
+    """Folders with a database and one key in it, for one worker unless told otherwise; nothing runs before `start`."""
+    with tempfile.TemporaryDirectory(prefix="node-", ignore_cleanup_errors=True) as name:
+        (Path(name) / "data").mkdir()
+        node = Node(Path(name), remotes, **({"MCP_WORKERS": "1"} | environment))
+        gateway.manage(node.environment, "migrate")
+        key = str(gateway.manage(node.environment, "mcpkey", "generate", "main")["key"])
+        try:
+            yield node, Client(node.port, key)
+        finally:
+            node.stop()
 
 
 def in_turns(port: int, targets: list[int]) -> str:

@@ -17,17 +17,21 @@ NAME = "supervisor.pid"
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Own the pid file while the block runs; GatewayError `already_running` when somebody else does."""
+def held(folder: Path) -> Iterator[bool]:
+    """Own the pid file while the block runs; GatewayError `already_running` when somebody else does.
+
+    True where the last owner was killed: it did not empty the file, and its children may just be leaving.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _lock(descriptor):
             raise already_running(_written(descriptor))
+        was_killed = _written(descriptor) is not None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         try:
-            yield
+            yield was_killed
         finally:
             # Emptied, not removed: two starters could each lock a different file of the same name.
             os.ftruncate(descriptor, 0)

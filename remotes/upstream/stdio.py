@@ -87,6 +87,7 @@ class StdioWire:
         self._was_heard = False
         self._is_buried = False
         self._reaped = asyncio.create_task(self._reap())
+        self._left = asyncio.create_task(self._end_what_is_left())
 
     def start(self, channel: Duplex) -> None:
         self._pumps = [
@@ -127,7 +128,7 @@ class StdioWire:
             self._bury(family)
             await self._gone_within(_EXIT_GRACE_S)
         current = asyncio.current_task()
-        pumps = [pump for pump in self._pumps if pump is not current]
+        pumps = [pump for pump in (*self._pumps, self._left) if pump is not current]
         for pump in pumps:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
@@ -145,6 +146,12 @@ class StdioWire:
         if self._record.pid == self._process.pid:
             self._record.pid = None
             self._record.last_exit = how_it_ended(code)
+
+    async def _end_what_is_left(self) -> None:
+        """A wrapper that died leaves a program that nobody could end any more, and that may serve on over the same pipes."""
+        await asyncio.wait({self._reaped})
+        await asyncio.wait(self._pumps, timeout=_EXIT_GRACE_S)
+        self._bury([])
 
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -26,7 +26,7 @@ DEMO = {"command": sys.executable, "args": ["-m", "remotes.demo"], "cwd": str(RO
 class Node:
     """`mcpserver start` on one machine: two workers and Celery."""
 
-    def __init__(self, folder: Path, remotes: Remotes | None = None, **shared: str) -> None:
+    def __init__(self, folder: Path, remotes: Remotes | None = None, /, **shared: str) -> None:
         self.folder = folder
         self.port = peers.free_port()
         self.environment = gateway._environment(folder) | {"MCP_WORKERS": "2"} | shared

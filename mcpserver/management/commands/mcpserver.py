@@ -38,6 +38,8 @@ from mcpserver.supervisor.plan import Spec
 AFTER_DRAIN_S = 5.0
 SWEEP_S = 10.0
 ASK_TIMEOUT_S = 5.0
+# Workers whose supervisor was killed close the port as soon as their loop turns.
+LEAVING_S = 5.0
 # A restart drains every child, one after the other, each after its successor has started.
 RESTART_MAX_S = 600.0
 # What a supervisor's refusal means to a script.
@@ -63,8 +65,9 @@ class Start(Subcommand):
         _refuse_unguarded(host)
         if detach:
             return _detached()
-        with pidfile.held(settings.MCP_RUN_DIR), _database_held_open(), _logged():
-            raise SystemExit(_supervise(host, port, workers, with_celery=not no_worker))
+        with pidfile.held(settings.MCP_RUN_DIR) as was_killed, _database_held_open(), _logged():
+            sockets = _sockets(host, port, workers, patience_s=LEAVING_S if was_killed else 0.0)
+            raise SystemExit(_supervise(host, sockets, with_celery=not no_worker))
 
 
 class Stop(Subcommand):
@@ -128,9 +131,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _supervise(host: str, port: int, workers: int, *, with_celery: bool) -> int:
-    sockets = _sockets(host, port, workers)
-    address = {"HOST": host, "PORT": str(sockets[0].getsockname()[1]), "MCP_WORKERS": str(workers)}
+def _supervise(host: str, sockets: Sequence[socket.socket], *, with_celery: bool) -> int:
+    address = {"HOST": host, "PORT": str(sockets[0].getsockname()[1]), "MCP_WORKERS": str(len(sockets))}
     specs = [_gateway(number, sockets, address) for number in range(len(sockets))]
     arbiter = Arbiter(
         [*specs, *([_celery()] if with_celery else [])],
@@ -143,16 +145,26 @@ def _supervise(host: str, port: int, workers: int, *, with_celery: bool) -> int:
     return arbiter.run()
 
 
-def _sockets(host: str, port: int, count: int) -> list[socket.socket]:
+def _sockets(host: str, port: int, count: int, *, patience_s: float) -> list[socket.socket]:
     """One for each worker, on one address; with port 0 the kernel chooses it."""
-    try:
-        first = listening_socket(host, port)
-    except GatewayError as error:
-        if error.code == "port_taken" and (pid := _listener_at(port)) is not None:
-            error.message, error.facts = f"port {port} is taken (pid {pid})", {"port": port, "pid": pid}
-        raise
+    until = time.monotonic() + patience_s
+    while (first := _listening(host, port, is_last_try=time.monotonic() >= until)) is None:
+        time.sleep(0.05)
     chosen = first.getsockname()[1]
     return [first, *(listening_socket(host, chosen, sibling=True) for _ in range(count - 1))]
+
+
+def _listening(host: str, port: int, *, is_last_try: bool) -> socket.socket | None:
+    try:
+        return listening_socket(host, port)
+    except GatewayError as error:
+        if error.code != "port_taken":
+            raise
+        if not is_last_try:
+            return None
+        if (pid := _listener_at(port)) is not None:
+            error.message, error.facts = f"port {port} is taken (pid {pid})", {"port": port, "pid": pid}
+        raise
 
 
 def _listener_at(port: int) -> int | None:

@@ -35,8 +35,11 @@ def test_a_second_holder_is_refused_with_the_pid_of_the_first(tmp_path):
 def test_a_file_without_a_lock_claims_nothing(tmp_path):
     (tmp_path / pidfile.NAME).write_text("1\n")
     assert pidfile.owner(tmp_path) is None
-    with pidfile.held(tmp_path):
+    with pidfile.held(tmp_path) as was_killed:
+        assert was_killed
         assert pidfile.owner(tmp_path) == os.getpid()
+    with pidfile.held(tmp_path) as was_killed:
+        assert not was_killed
 
 
 def test_a_folder_without_a_file_has_no_owner(tmp_path):

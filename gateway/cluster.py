@@ -1,5 +1,5 @@
-"""What several workers and machines share through Redis: who lives where, how many streams each key has open in all, and how
-many requests a minute the keys make that have a rate (`tally`).
+"""What several workers and machines share through Redis: who lives where, how many streams each key has open in all, how
+many requests a minute the keys make that have a rate (`tally`), and who has a session whose own worker is gone (`moves`).
 
 Leases, not counters: what a worker that was killed held comes free by itself within 90 seconds. Redis is asked when a stream
 opens, and for no call of a key without a rate. While it is away each worker counts for itself and goes on with the neighbours it
@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway import said
+from gateway.moves import Moves
 from gateway.neighbours import Neighbours
 from gateway.slots import Full
 from gateway.store import Store
@@ -84,6 +85,7 @@ class Cluster:
         self._store = store
         self._neighbours = neighbours
         self._address = address
+        self.moves = Moves(store, self._registry()[1])
         self._host = socket.gethostname()
         self._take, self._renew, self._free, self._tell = map(store.script, (_TAKE, _RENEW, _FREE, _TELL))
         self._say = store.script(said.SAY)
@@ -153,6 +155,7 @@ class Cluster:
                 self.give_back(key_id)
         await asyncio.gather(*self._freeing, self._left_word(""), return_exceptions=True)
         await self.tally.close()
+        await self.moves.close()
         await self._store.close()
 
     def facts(self) -> dict[str, Any]:

@@ -24,6 +24,8 @@ _NONCE_CHARS = 8
 # A machine that was not heard of for a while may only be slow: who took over from it too soon would split a session in two. So
 # what names it is sent there for so long; when nobody opens, it is gone.
 _REMEMBERED_S = 90.0
+# Who died is named by Redis for as long as its last sign of life counts; what was seen at its door counts more.
+_DEAD_S = 30.0
 _DOOR = re.compile(r"peer-([A-Za-z0-9_-]{8})(\.leaving)?\.sock")
 
 
@@ -42,9 +44,11 @@ class Neighbours:
         self._folder = folder
         self.node = node.name(folder)
         self.own = self.node + secrets.token_urlsafe(_NONCE_CHARS)[:_NONCE_CHARS]
+        self.is_leaving = False
         self._here: dict[str, Place] = {}
         self._elsewhere: dict[str, Place] = {}
         self._machines: dict[str, tuple[Place, float]] = {}
+        self._dead: dict[str, float] = {}
 
     def open_door(self) -> socket.socket:
         """The socket on which the others' requests come in; it listens."""
@@ -54,6 +58,7 @@ class Neighbours:
 
     def leave(self) -> None:
         """Say so to all who look: nothing new is sent here, only what nobody else can answer."""
+        self.is_leaving = True
         door = self._door(self.own)
         with suppress(OSError):
             door.rename(door.with_suffix(".leaving.sock"))
@@ -72,8 +77,13 @@ class Neighbours:
 
     def heard(self, urls: Mapping[str, str]) -> None:
         """Who lives on other machines, by what they are called in ids."""
-        self._elsewhere = {name: Place(url=url) for name, url in urls.items() if not name.startswith(self.node)}
         now = time.monotonic()
+        self._dead = {name: until for name, until in self._dead.items() if until > now}
+        self._elsewhere = {
+            name: Place(url=url)
+            for name, url in urls.items()
+            if not name.startswith(self.node) and name not in self._dead
+        }
         self._machines = {name: known for name, known in self._machines.items() if known[1] > now}
         for name, place in self._elsewhere.items():
             self._machines[name[: node.CHARS]] = (place, now + _REMEMBERED_S)
@@ -89,17 +99,35 @@ class Neighbours:
             return self._here.get(instance)
         return self._elsewhere.get(instance) or self._machine(instance[: node.CHARS])
 
-    def heir(self, key: str) -> Place | None:
-        """Who takes over what a worker that is gone had; None when it is this one. All workers come to the same answer."""
-        able = [name for name, place in (self._here | self._elsewhere).items() if not place.is_leaving]
-        chosen = max({*able, self.own}, key=lambda name: hashlib.blake2b(f"{name} {key}".encode()).digest())
-        return self.find(chosen)
+    def serves(self, instance: str) -> bool:
+        """Whether a worker lives, and takes what is new. One of a machine that fell silent altogether is believed to."""
+        if instance == self.own:
+            return not self.is_leaving
+        if instance.startswith(self.node):
+            if instance not in self._here:
+                self.look()
+            place = self._here.get(instance)
+            return place is not None and not place.is_leaving
+        machine = instance[: node.CHARS]
+        is_silent = machine in self._machines and not any(name.startswith(machine) for name in self._elsewhere)
+        return instance in self._elsewhere or (is_silent and instance not in self._dead)
+
+    def heir(self, owner: str, key: str) -> str:
+        """Who takes over what a worker that is gone had: one of its own machine, as long as that has any. All workers that know
+        the same ones come to the same answer."""
+        able = {name for name, place in (self._here | self._elsewhere).items() if not place.is_leaving} - {self.own}
+        if not self.is_leaving:
+            able.add(self.own)
+        near = {name for name in able if name.startswith(owner[: node.CHARS])}
+        return max(near or able or {self.own}, key=lambda name: hashlib.blake2b(f"{name} {key}".encode()).digest())
 
     def forget(self, place: Place) -> None:
-        """Nobody opens there: a worker that was killed leaves its door behind."""
+        """Nobody opens there any more: a worker that was killed leaves its door behind."""
+        dead_until = time.monotonic() + _DEAD_S
         for known in (self._here, self._elsewhere):
             for name in [name for name, one in known.items() if one == place]:
                 del known[name]
+                self._dead[name] = dead_until
         for name in [name for name, (one, _) in self._machines.items() if one == place]:
             del self._machines[name]
         if place.path:

@@ -4,7 +4,7 @@ Each stream leaves a trail of numbered events. A call's trail is kept while the 
 the session's own stream (list changes) a minute beyond its last reader. Whatever is not kept any more cannot be resumed and
 is never guessed at: another stream's events are not replayed in its place.
 
-Kept in this worker's memory alone: `Trails` is the place to ask a shared store for a trail that another worker holds.
+Kept in this worker's memory alone; an event's id names the worker, so that any other can send its client here.
 Source: specification 2025-11-25, basic/transports "Resumability and Redelivery".
 """
 
@@ -170,8 +170,9 @@ class _Share:
 class Trails:
     """Every trail of this worker, bounded in number and bytes, per key and in all: what ended first is forgotten first."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], worker: str = "") -> None:
         self.now = now
+        self._worker = worker
         self._by_name: OrderedDict[str, Trail] = OrderedDict()
         self._expiring: OrderedDict[str, float] = OrderedDict()
         self._shares: dict[str, _Share] = {}
@@ -246,7 +247,7 @@ class Trails:
 
     def _open(self, kind: str, session_id: str, key_id: str, *, primed: bool) -> Trail:
         # Random, because a session outlives this worker: a name of its predecessor must not mean another stream.
-        trail = Trail(f"{kind}.{secrets.token_urlsafe(6)}", session_id, key_id, self, primed=primed)
+        trail = Trail(f"{kind}.{self._worker}.{secrets.token_urlsafe(6)}", session_id, key_id, self, primed=primed)
         self._by_name[trail.name] = trail
         self._shares.setdefault(key_id, _Share()).names[trail.name] = None
         self._shed(key_id)
@@ -260,6 +261,12 @@ class Trails:
             self.forget(self._by_name[oldest])
         while len(self._by_name) > 1 and (self.bytes > _TOTAL_MAX_BYTES or len(self._by_name) > _TRAILS_MAX):
             self.forget(self._by_name[next(iter(self._expiring or self._by_name))])
+
+
+def whose_call(event_id: bytes) -> str:
+    """The worker that has the stream of a call, by one of its events; empty for any other stream."""
+    parts = event_id.decode("latin-1").split(".")
+    return parts[1] if len(parts) == 4 and parts[0] == _CALL else ""
 
 
 def is_of_session(event_id: bytes) -> bool:

@@ -20,6 +20,7 @@ from gateway.catalog import Catalog, Kept
 from gateway.circuits import Circuits
 from gateway.cuts import Cuts, Rests
 from gateway.elicitations import Elicitations
+from gateway.homes import Homes
 from gateway.leases import Leases
 from gateway.metrics import Recent
 from gateway.neighbours import Neighbours
@@ -94,6 +95,7 @@ class Runtime:
         self.rates = Rates(clock.monotonic, self.cluster.tally if self.cluster is not None else None)
         self.slots.cluster = self.cluster
         self.sessions = Sessions(secret, self.neighbours.own)
+        self.homes = Homes(self.neighbours, self.cluster)
         self.recent = Recent(clock.monotonic)
         self.credentials = credentials.for_gateway(clock, self._credential_changed)
         self.budget = Budget(limits.max_payload_memory_mb * MIB, read_max_bytes=limits.read_max_bytes)
@@ -128,11 +130,12 @@ class Runtime:
         )
         self.cuts = Cuts(limits.max_tool_response_size, Rests(clock.monotonic), self.neighbours.own)
         self.pipeline = Pipeline(self.catalog, self.pool, self.rounds, tasks, self.subscriptions, self.rates, self.cuts)
-        self.trails = Trails(clock.monotonic)
+        self.trails = Trails(clock.monotonic, self.neighbours.own)
         self.budget.keepers = [self.trails, self.cuts.rests]
         self.trails.on_growth = self.cuts.rests.on_growth = self.budget.settle
         self.streams: dict[Outbox | Trail, tuple[str, Callable[[str], bytes | None]]] = {}
         self.draining = False
+        self.on_drain: list[Callable[[], None]] = []
         self.shedding: tuple[str, ...] = ()
         self.used = Process()
         self.snapshot = Snapshot(0, "", {})
@@ -182,6 +185,8 @@ class Runtime:
             await self.cluster.leave()
         for stream in list(self.streams):
             stream.finish()
+        for leave in self.on_drain:
+            leave()
 
     async def stop(self) -> None:
         for task in self._tasks:

@@ -97,11 +97,13 @@ class Sessions:
         return found if found.key_id == principal.key_id else None
 
     def owner(self, id: str) -> str:
-        """The worker that an id names; empty when the session is known here, or nowhere."""
-        if id in self._known:
-            return ""
+        """The worker that opened a session; empty when the id is none of ours."""
         facts = sealed.unseal(id, self._secret)
         return facts.worker if facts is not None else ""
+
+    def __contains__(self, id: object) -> bool:
+        """Whether a session is known here."""
+        return id in self._known
 
     def end(self, session: Session) -> None:
         """The id is unknown from now on; its stream and its calls end."""

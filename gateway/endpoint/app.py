@@ -13,10 +13,10 @@ from urllib.parse import parse_qs
 
 from gateway import cuts
 from gateway.endpoint import batch, stateless, streamable
+from gateway.endpoint.elsewhere import Elsewhere
 from gateway.endpoint.gate import Gate
 from gateway.endpoint.http import Answer, Receive, Scope, Send, read_body, refused, respond
 from gateway.endpoint.legacy_sse import LegacySse
-from gateway.endpoint.relay import Relay, Unreachable
 from gateway.runtime import Runtime
 from gateway.serving import ClientGone
 from keys.principal import Principal
@@ -35,7 +35,7 @@ class Endpoint:
         self._runtime = runtime
         self._gate = gate
         self._legacy = LegacySse(runtime)
-        self._relay = Relay(runtime.neighbours)
+        self._elsewhere = Elsewhere(runtime)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -63,11 +63,10 @@ class Endpoint:
             await self._legacy.get(principal, receive, send)
         elif (wrong := _wrong_head(headers, doubled)) is not None:
             await respond(send, wrong)
-        elif await self._sent_on(scope, headers, None, receive, send, settled=streamable.LAST_EVENT in headers):
-            return
         elif method == "GET":
-            await streamable.get(self._runtime, principal, headers, receive, send)
-        else:
+            if not await self._elsewhere.get(scope, headers, receive, send):
+                await streamable.get(self._runtime, principal, headers, receive, send)
+        elif not await self._elsewhere.ending(scope, headers, None, receive, send):
             await streamable.delete(self._runtime, principal, headers, send)
 
     async def _post(
@@ -102,16 +101,14 @@ class Endpoint:
             await respond(send, era)
         elif era == MODERN:
             keeper = _keeper(self._runtime, principal, message)
-            if not (keeper and await self._forwarded(scope, keeper, "", body, receive, send, settled=True)):
+            if not (keeper and await self._elsewhere.worker(keeper, scope, body, receive, send)):
                 await stateless.post(self._runtime, principal, message, headers, doubled, receive, send)
         elif doubled is not None:
             await respond(send, _sent_twice(doubled))
-        elif (keeper := _rest_keeper(message)) and await self._forwarded(
-            scope, keeper, "", body, receive, send, settled=True
-        ):
+        elif (keeper := _rest_keeper(message)) and await self._elsewhere.worker(keeper, scope, body, receive, send):
             return
-        elif not await self._sent_on(
-            scope, headers, body, receive, send, settled=not isinstance(message, jsonrpc.Request)
+        elif self._elsewhere.is_here(message, headers) or not await self._elsewhere.message(
+            message, scope, headers, body, receive, send
         ):
             await streamable.post(self._runtime, principal, message, headers, receive, send)
 
@@ -132,27 +129,8 @@ class Endpoint:
             await respond(send, batch.not_taken(MODERN))
         elif doubled is not None:
             await respond(send, _sent_twice(doubled))
-        elif not await self._sent_on(scope, headers, body, receive, send, settled=False):
+        elif not await self._elsewhere.batch(scope, headers, body, receive, send):
             await batch.post(self._runtime, principal, body, headers, receive, send)
-
-    async def _sent_on(
-        self, scope: Scope, headers: inbound.Headers, body: bytes | None, receive: Receive, send: Send, *, settled: bool
-    ) -> bool:
-        """Whether the session is another worker's, and that one has served the request."""
-        id = headers.get(streamable.SESSION, b"").decode("latin-1")
-        owner = self._runtime.sessions.owner(id) if id else ""
-        return bool(owner) and await self._forwarded(scope, owner, id, body, receive, send, settled=settled)
-
-    async def _forwarded(
-        self, scope: Scope, owner: str, key: str, body: bytes | None, receive: Receive, send: Send, *, settled: bool
-    ) -> bool:
-        while (place := self._relay.wanted(scope, owner, key, settled=settled)) is not None:
-            try:
-                await self._relay.forward(place, scope, body, receive, send)
-            except Unreachable:
-                continue  # it is forgotten now: somebody else, or this one
-            return True
-        return False
 
     async def _message(self, scope: Scope, principal: Principal, body: bytes, receive: Receive, send: Send) -> None:
         ids = parse_qs(scope["query_string"].decode("latin-1")).get("session_id", [])
@@ -160,8 +138,7 @@ class Endpoint:
             why = "session_id is missing: POST to the address that the endpoint event named"
             await respond(send, refused(400, codes.INVALID_REQUEST, why))
             return
-        owner = ids[0].partition(".")[0]
-        if not await self._forwarded(scope, owner, "", body, receive, send, settled=True):
+        if not await self._elsewhere.worker(ids[0].partition(".")[0], scope, body, receive, send):
             await self._legacy.post(principal, ids[0], body, send)
 
 

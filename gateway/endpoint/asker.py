@@ -18,8 +18,10 @@ from remotes.upstream.outcome import Answer, Refusal
 _numbers = itertools.count(1)
 
 
-def asker(session: Session, put: Callable[[bytes], bool], wait_s: float) -> Ask | None:
-    """How to ask this session's client, or None when it declared nothing to be asked. `put` is False when nobody will read."""
+def asker(session: Session, put: Callable[[bytes], bool], wait_s: float, worker: str) -> Ask | None:
+    """How to ask this session's client, or None when it declared nothing to be asked. `put` is False when nobody will read.
+
+    The question's id names this worker, where it waits: the answer may come to another one."""
     if not asking.declared(session.capabilities.encode()):
         return None
 
@@ -27,7 +29,7 @@ def asker(session: Session, put: Callable[[bytes], bool], wait_s: float) -> Ask 
         offered = asking.declared(session.capabilities.encode())
         if not asking.is_offered(asking.Question(method, params), offered):
             return asking.not_offered(method)
-        id = b'"ask-%d"' % next(_numbers)
+        id = b'"ask.%b.%d"' % (worker.encode(), next(_numbers))
         answer: asyncio.Future[asking.Reply] = asyncio.get_running_loop().create_future()
         session.asked[id] = answer
         try:
@@ -45,6 +47,12 @@ def asker(session: Session, put: Callable[[bytes], bool], wait_s: float) -> Ask 
             del session.asked[id]
 
     return ask
+
+
+def whose_question(id: bytes) -> str:
+    """The worker that asked, by the id of a response; empty for what was never asked."""
+    parts = id.decode("utf-8", "replace").strip('"').split(".")
+    return parts[1] if len(parts) == 3 and parts[0] == "ask" else ""
 
 
 def answered(session: Session, response: jsonrpc.Response) -> None:

@@ -175,7 +175,7 @@ class LegacySse:
                 notify,
                 {},
                 transport="sse",
-                ask=asker(session, put, self._runtime.limits.answer_wait_s),
+                ask=asker(session, put, self._runtime.limits.answer_wait_s, self._runtime.neighbours.own),
                 session_id=line.id,
                 subscriber=session.subscriber,
             )

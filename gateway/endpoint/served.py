@@ -117,7 +117,7 @@ async def serve_posted(
         reply.notify,
         headers,
         transport="http",
-        ask=asker(session, reply.request, runtime.limits.answer_wait_s),
+        ask=asker(session, reply.request, runtime.limits.answer_wait_s, runtime.neighbours.own),
         session_id=session.id,
         subscriber=session.subscriber,
     )

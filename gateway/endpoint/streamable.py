@@ -29,7 +29,7 @@ log = logging.getLogger("mcp.endpoint")
 
 SESSION = b"mcp-session-id"
 LAST_EVENT = b"last-event-id"
-_NO_SESSION = "this session does not exist or has ended: send initialize"
+NO_SESSION = "this session does not exist or has ended: send initialize"
 # An empty stream would do, but some clients do not take an error for the answer and would come back for ever. In HTML's
 # "Server-sent events" this status tells them not to.
 _NO_MORE = Answer(204, b"", ())
@@ -154,6 +154,7 @@ async def delete(runtime: Runtime, principal: Principal, headers: inbound.Header
     session = session_of(runtime, principal, headers)
     if isinstance(session, Session):
         runtime.end_session(session)
+        runtime.homes.ended(session.id)
         session = Answer(204, b"", ())
     await respond(send, session)
 
@@ -234,7 +235,7 @@ def session_of(runtime: Runtime, principal: Principal, headers: inbound.Headers)
     if id is None:
         return refused(400, codes.INVALID_REQUEST, "header Mcp-Session-Id is missing: send initialize first")
     session = runtime.sessions.find(id.decode("latin-1"), principal)
-    return session or refused(404, codes.INVALID_REQUEST, _NO_SESSION)
+    return session or refused(404, codes.INVALID_REQUEST, NO_SESSION)
 
 
 async def _request(

@@ -6,8 +6,10 @@ limits of an installation, `tight` with limits that are met after a few requests
 
 from __future__ import annotations
 
+import atexit
 import base64
 import contextlib
+import functools
 import http.client
 import itertools
 import json
@@ -31,11 +33,13 @@ from psycopg import sql
 
 from mcpserver.lib import control
 from tests import peers
+from tests.system import servers
 
 ROOT = Path(__file__).resolve().parents[2]
 ODD_PEER = Path(__file__).with_name("odd_peer.py")
 PATIENCE_S = 20.0
-# With more than one, a gateway's requests go to its workers in turns, each on a connection of its own: nothing is sticky.
+# With more than one, a gateway's requests go to its workers in turns, each on a connection of its own: nothing is sticky. They
+# have a Redis in common, as they must have (`mcpserver start` refuses several without).
 WORKERS = int(os.environ.get("MCP_TEST_WORKERS", "1"))
 # With these, each of them is a machine of its own: its own folders, and nothing in common but Redis and a PostgreSQL.
 REDIS = os.environ.get("MCP_TEST_REDIS_URL", "")
@@ -490,13 +494,24 @@ def environment(folder: Path) -> dict[str, str]:
         "DJANGO_SETTINGS_MODULE": "mcpserver.settings",
         "SECRET_KEY": f"only-for-{folder.name}",  # what tells gateways apart that share a Redis
         "DATABASE_URL": database(folder) if NODES else f"sqlite:///{folder}/data/gateway.sqlite3",
-        "REDIS_URL": REDIS,
+        "REDIS_URL": redis_url(),
         "MCP_WORKERS": str(WORKERS),
         "PYTHONPATH": str(ROOT),
         "PEER_JOURNAL": str(folder / "journal"),
     }
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return inherited | chosen | folders(folder)
+
+
+@functools.cache
+def redis_url() -> str:
+    """Of the one that was named, or of one for this run, where several workers need it."""
+    if REDIS or WORKERS == 1:
+        return REDIS
+    running = servers.redis()
+    url = running.__enter__().url
+    atexit.register(running.__exit__, None, None, None)
+    return url
 
 
 def folders(folder: Path) -> dict[str, str]:

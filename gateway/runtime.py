@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -283,17 +284,20 @@ class Runtime:
 
     async def _stay_within_limits(self) -> None:
         usage = Usage()
+        self.used = replace(usage.read(), cpu_percent=0.0)  # of which nothing is known before some time has passed
         while True:
             await asyncio.sleep(_GUARD_S)
             used = self.used = usage.read()
             before, self.shedding = self.shedding, guards.shedding(self.shedding, used, self.limits)
             serving.allow(guards.room(used, serving.connections(), self.limits))
-            if self.shedding == before:
-                continue
-            if "memory" in self.shedding and "memory" not in before:
-                guards.give_back_memory()
-            self.slots.streams.shut = _short_of(self.shedding) if self.shedding else None
-            log.warning("short of %s", ", ".join(self.shedding)) if self.shedding else log.info("short of nothing")
+            if self.shedding != before:
+                self._shed(before)
+
+    def _shed(self, before: tuple[str, ...]) -> None:
+        if "memory" in self.shedding and "memory" not in before:
+            guards.give_back_memory()
+        self.slots.streams.shut = _short_of(self.shedding) if self.shedding else None
+        log.warning("short of %s", ", ".join(self.shedding)) if self.shedding else log.info("short of nothing")
 
     async def reload(self) -> dict[str, Any]:
         """Take the configuration now, with what the files that it names hold now, instead of within a second."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from mcpserver.lib import log
 from mcpserver.lib.clock import Clock, SystemClock
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
-from mcpserver.lib.usage import Process, Usage
+from mcpserver.lib.usage import Process
 from monitoring import health, resources, selectors, siblings, status
 from remotes import selectors as remotes
 
@@ -35,6 +34,8 @@ SLOW_S = 0.25
 FRESH_AFTER_SLOW_S = 10.0
 DATABASE_WAIT_S = 1.5
 REDIS_WAIT_S = 1.0
+
+_NO_PROCESS = Process()
 
 # The document that the gateway's control socket answers to {"op": "status"}, too.
 Live = Mapping[str, Any]
@@ -86,11 +87,14 @@ def live_of_all() -> Live | None:
 
 def gather() -> health.Facts:
     """The facts of this process and its siblings, for /health."""
-    return assemble(live_of_all(), _recent.read(), _usage().read())
+    return assemble(live_of_all(), _recent.read())
 
 
-def assemble(live: Live | None, stored: Stored, process: Process, *, clock: Clock | None = None) -> health.Facts:
-    """One view out of what was gathered. What the gateway says of a remote is newer than what a probe wrote down."""
+def assemble(
+    live: Live | None, stored: Stored, process: Process = _NO_PROCESS, *, clock: Clock | None = None
+) -> health.Facts:
+    """One view out of what was gathered. What the gateway says of a remote is newer than what a probe wrote down. `process`:
+    what the system says a worker uses, where one was asked; else what workers last measured of themselves counts."""
     said = live or {}
     connections = said.get("connections") or {}
     words = {name: str(row.get("status", "unknown")) for name, row in stored.remotes.items()}
@@ -280,12 +284,6 @@ def _worker_word(age_s: float | None) -> health.Dependency:
     if age_s is None:
         return "unknown"
     return "late" if age_s > BEAT_LATE_S else "ok"
-
-
-@cache
-def _usage() -> Usage:
-    """Made at the first question: what is measured is the process that asks, not the one that imported this."""
-    return Usage()
 
 
 _recent = _Recent(_ask)

@@ -10,6 +10,13 @@ from pathlib import Path
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+
+from mcpserver.lib import lean
+
+# REST framework loads what it could show in a browser, sign or keep in PostgreSQL: a tenth of a worker's memory, for nothing.
+with lean.without("psycopg", "psycopg2", "requests", "pygments", "markdown", "uritemplate", "inflection"):
+    import rest_framework.compat  # noqa: F401
+
 from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response

@@ -15,13 +15,17 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from gateway.serving import tuning
+from mcpserver.lib import lean
 
 tuning.use_uvloop()
 tuning.share_arenas()
+tuning.leave_out_native_websockets()
 
-from daphne.http_protocol import HTTPFactory  # noqa: E402
-from daphne.server import Server as DaphneServer  # noqa: E402
-from twisted.internet import reactor as _reactor  # noqa: E402
+# TLS ends at the proxy in front, and nothing here speaks WebSocket: what Twisted and Autobahn load for these stays out.
+with lean.without("OpenSSL", "cbor2", "click"):
+    from daphne.http_protocol import HTTPFactory
+    from daphne.server import Server as DaphneServer
+    from twisted.internet import reactor as _reactor
 from twisted.internet.defer import gatherResults  # noqa: E402
 from twisted.logger import ILogObserver, LogLevel, STDLibLogObserver, globalLogBeginner  # noqa: E402
 

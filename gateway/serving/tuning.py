@@ -6,6 +6,7 @@ Must be imported before anything of Twisted: the loop under its reactor is chose
 import asyncio
 import ctypes
 import gc
+import os
 import sys
 import time
 from typing import Any
@@ -30,6 +31,11 @@ def loop_of(reactor: Any) -> asyncio.AbstractEventLoop:
 def use_monotonic_time(reactor: Any) -> None:
     """Twisted's timers would otherwise stop, or all fire, when somebody sets the clock."""
     reactor.seconds = time.monotonic
+
+
+def leave_out_native_websockets() -> None:
+    """Autobahn would load a C compiler's front end to validate the text of WebSockets, of which there are none here."""
+    os.environ.setdefault("AUTOBAHN_USE_NVX", "0")
 
 
 def relax_garbage_collection() -> None:

@@ -5,14 +5,26 @@ never put where they could be dropped: `put_answer` always takes them, their num
 """
 
 import asyncio
+import weakref
 from collections import deque
 
 _MESSAGES_MAX = 256
 _BYTES_MAX = 1024 * 1024
 
 
+# By reference alone: an outbox ends with its stream, and whatever of it lives on by mistake is counted on.
+_existing: "dict[int, weakref.ref[Outbox]]" = {}
+
+
+def waiting_bytes() -> int:
+    """What waits in all of them; may be asked from any thread."""
+    alive = (reference() for reference in tuple(_existing.values()))
+    return sum(outbox._bytes for outbox in alive if outbox is not None)
+
+
 class Outbox:
-    def __init__(self) -> None:
+    def __init__(self, *, is_copy: bool = False) -> None:
+        """`is_copy`: what waits here is kept elsewhere anyway, and counted there."""
         self.dropped = 0
         self._waiting: deque[tuple[bytes, object]] = deque()
         self._sending: object = None
@@ -21,6 +33,9 @@ class Outbox:
         self._ended = False
         self._promised = 0
         self._finishing = False
+        if not is_copy:
+            key = id(self)
+            _existing[key] = weakref.ref(self, lambda _: _existing.pop(key, None))
 
     @property
     def ended(self) -> bool:

@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import mcpserver
-from gateway import metrics, trust
+from gateway import metrics, outbox, serving, trust
 from mcpserver.lib import log as logs
 from remotes import selectors, status
 from remotes.upstream.client import Upstream
@@ -29,6 +29,8 @@ def document(runtime: "Runtime") -> dict[str, Any]:
             "active": runtime.slots.streams.active,
             "max": runtime.slots.streams.max,
             "refused": runtime.slots.streams.refused,
+            "sockets": serving.connections(),
+            "memory_bytes": held_for_clients(runtime),
             "per_key": [{"key": key_id, "active": active} for key_id, active in per_key],
         },
         "in_flight": runtime.slots.requests.active,
@@ -65,6 +67,11 @@ def _cluster(runtime: "Runtime") -> dict[str, Any] | None:
     if runtime.cluster is None:
         return None
     return runtime.cluster.facts() | {"requests_counted_alone": runtime.rates.counted_alone}
+
+
+def held_for_clients(runtime: "Runtime") -> int:
+    """What is unsent, what waits in streams, and what is kept for clients that were cut off. Large answers are `payloads`."""
+    return serving.unsent_bytes() + outbox.waiting_bytes() + runtime.trails.bytes
 
 
 def problems(runtime: "Runtime") -> list[str]:

@@ -110,7 +110,7 @@ class Trail:
         """Read what comes after an event, to the end; whoever was reading gets no more."""
         if self._reader is not None:
             self._reader.end()
-        reader = self._reader = Outbox()
+        reader = self._reader = Outbox(is_copy=True)
         self._left_at = None
         for kept in self._kept:
             if kept.number > after:

@@ -234,6 +234,7 @@ class Runtime:
         self.credentials.keep(snapshot.remotes)
         self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
         self.slots.follow(self.limits)
+        serving.follow(self.limits)
         self.cuts.max_bytes = self.limits.max_tool_response_size
         self.budget.max_bytes = self.limits.max_payload_memory_mb * MIB
         self.budget.read_max_bytes = self.limits.read_max_bytes

@@ -108,6 +108,8 @@ def assemble(
         shedding=tuple(said.get("shedding") or ()),
         uptime_s=float(said.get("uptime_s") or 0),
         connections=int(connections.get("active") or 0),
+        sockets=int(connections.get("sockets") or 0),
+        connections_memory_bytes=int(connections.get("memory_bytes") or 0),
         in_flight=int(said.get("in_flight") or 0),
         remotes=words,
         circuits={name: one["circuit"] for name, one in (said.get("mcps") or {}).items() if one.get("circuit")},

@@ -58,6 +58,9 @@ def _figures(facts: health.Facts) -> Iterator[Metric]:
     yield GaugeMetricFamily("mcp_connections", "Open event streams", facts.connections)
     limit = facts.limits.max_total_connections
     yield GaugeMetricFamily("mcp_connections_limit", "Open event streams that are allowed at once", limit)
+    yield GaugeMetricFamily("mcp_sockets", "Open connections of clients", facts.sockets)
+    held = facts.connections_memory_bytes
+    yield GaugeMetricFamily("mcp_connections_memory_bytes", "What waits to be read by clients", held)
     yield GaugeMetricFamily("mcp_requests_in_flight", "Requests that are being served", facts.in_flight)
     memory = facts.process.rss_mb / facts.limits.max_memory_mb
     yield GaugeMetricFamily("mcp_memory_used_ratio", "Memory of the worker, of what it may use", memory)

@@ -57,6 +57,8 @@ class Facts:
     shedding: tuple[str, ...] = ()
     uptime_s: float = 0.0
     connections: int = 0
+    sockets: int = 0
+    connections_memory_bytes: int = 0
     in_flight: int = 0
     remotes: Mapping[str, str] = field(default_factory=dict)
     circuits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -118,6 +120,8 @@ def document(facts: Facts, *, names: bool) -> dict[str, Any]:
             "active": facts.connections,
             "max": facts.limits.max_total_connections,
             "in_flight": facts.in_flight,
+            "sockets": facts.sockets,
+            "memory_bytes": facts.connections_memory_bytes,
             "lifetime_limit_s": facts.limits.connection_timeout_s,
         },
         "mcps_health": mcps_health(facts, names=names),

@@ -151,11 +151,20 @@ def _connections(workers: Sequence[Mapping[str, Any]]) -> Document:
         "max": max((one.get("max") or 0 for one in said), default=0),
         "per_key": [{"key": key, "active": active} for key, active in per_key.most_common()],
         "refused": sum(int(one.get("refused") or 0) for one in said),
+        "sockets": sum(int(one.get("sockets") or 0) for one in said),
+        "memory_bytes": sum(int(one.get("memory_bytes") or 0) for one in said),
     }
 
 
 def _no_connections(limits: Limits) -> Document:
-    return {"active": 0, "max": limits.max_total_connections, "per_key": [], "refused": 0}
+    return {
+        "active": 0,
+        "max": limits.max_total_connections,
+        "per_key": [],
+        "refused": 0,
+        "sockets": 0,
+        "memory_bytes": 0,
+    }
 
 
 def _remotes(said: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Mapping[str, Any]]:

@@ -4,6 +4,28 @@
 from here, so that another ASGI server could take its place.
 """
 
-from gateway.serving.lifecycle import ClientGone, Lifecycle, adopt, adopted, allow, connections, in_flight, release
+from gateway.serving.lifecycle import (
+    ClientGone,
+    Lifecycle,
+    adopt,
+    adopted,
+    allow,
+    connections,
+    follow,
+    in_flight,
+    release,
+    unsent_bytes,
+)
 
-__all__ = ["ClientGone", "Lifecycle", "adopt", "adopted", "allow", "connections", "in_flight", "release"]
+__all__ = [
+    "ClientGone",
+    "Lifecycle",
+    "adopt",
+    "adopted",
+    "allow",
+    "connections",
+    "follow",
+    "in_flight",
+    "release",
+    "unsent_bytes",
+]

@@ -193,6 +193,10 @@ class Connection(HTTPChannel):
         """More than Twisted's buffer (64 KiB) waits for the client to read."""
         return self._waitingForTransport
 
+    @property
+    def unsent_bytes(self) -> int:
+        return len(self.transport.dataBuffer) + int(self.transport._tempDataLen)
+
     async def writable(self, timeout_s: float) -> bool:
         """Wait until all is written or the connection is gone; False when neither came in time."""
         if self._writable is None:

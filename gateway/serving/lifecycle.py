@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mcpserver.lib.limits import Limits
+
 
 class ClientGone(Exception):
     """Raised by `await send(...)`: the client left, or read nothing for so long that it was cut off.
@@ -27,11 +29,17 @@ class Census(Protocol):
     def connections(self) -> int:
         """Sockets of clients that are open."""
 
+    def unsent_bytes(self) -> int:
+        """What was written for clients that have not read it."""
+
     def in_flight(self) -> int:
         """Requests whose application has not ended, streams included."""
 
     def allow(self, connections: int) -> None:
         """Refuse connections beyond so many."""
+
+    def follow(self, limits: Limits) -> None:
+        """Take other limits from now on: the configuration changed."""
 
     def adopt(self, number: int) -> None:
         """Accept on a sibling's socket too, until it is released; nothing new when that is so already."""
@@ -54,6 +62,10 @@ def connections() -> int:
     return _census.connections() if _census else 0
 
 
+def unsent_bytes() -> int:
+    return _census.unsent_bytes() if _census else 0
+
+
 def in_flight() -> int:
     return _census.in_flight() if _census else 0
 
@@ -61,6 +73,11 @@ def in_flight() -> int:
 def allow(connections: int) -> None:
     if _census:
         _census.allow(connections)
+
+
+def follow(limits: Limits) -> None:
+    if _census:
+        _census.follow(limits)
 
 
 def adopt(number: int) -> None:

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ from gateway.serving.room import Room, Welcome  # noqa: E402
 from gateway.serving.rules import WHEN_OVERDUE, Deadlines, is_drained  # noqa: E402
 from mcpserver.lib.errors import Exit  # noqa: E402
 from mcpserver.lib.limits import Limits  # noqa: E402
+from mcpserver.lib.sockets import notice_vanished_clients  # noqa: E402
 
 __all__ = ["ClientGone", "Lifecycle", "connections", "in_flight", "serve"]
 
@@ -123,6 +125,7 @@ class Server(DaphneServer):  # type: ignore[misc]
             server_name="",
         )
         self.limits = limits
+        self._grace_s = limits.shutdown_grace_s
         self.deadlines = deadlines
         self.is_draining = False
         self.room = Room(limits.max_open_files, deadlines)
@@ -144,11 +147,21 @@ class Server(DaphneServer):  # type: ignore[misc]
     def connections(self) -> int:
         return len(self.room.connected)
 
+    def unsent_bytes(self) -> int:
+        return sum(connection.unsent_bytes for connection in tuple(self.room.connected))
+
     def in_flight(self) -> int:
         return len(self._running)
 
     def allow(self, connections: int) -> None:
         self.room.connections_max = connections
+
+    def follow(self, limits: Limits) -> None:
+        # The supervisor knows the grace of the start, and kills after it.
+        grace_s = min(limits.shutdown_grace_s, self._grace_s)
+        self.limits = replace(limits, shutdown_grace_s=grace_s)
+        for port in (*self._ports, *self._adopted.values()):
+            notice_vanished_clients(port.socket, limits.stale_s)
 
     # A sibling's connections, while it cannot take them.
 
@@ -170,6 +183,7 @@ class Server(DaphneServer):  # type: ignore[misc]
     def _listen_on(self, listener: socket.socket) -> Any:
         """Twisted listens on a copy of the socket."""
         listener.setblocking(False)
+        notice_vanished_clients(listener, self.limits.stale_s)
         port = reactor.adoptStreamPort(listener.fileno(), listener.family, self._factory)
         port.transport = Transport
         return port

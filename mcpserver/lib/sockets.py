@@ -6,12 +6,8 @@ import socket
 
 from mcpserver.lib.errors import GatewayError
 
-# A stream whose client is gone is freed within 60 s, with or without data on its way: the first probe after 30 s of
-# silence, the end when nothing was acknowledged for 60 s.
-KEEPALIVE_IDLE_S = 30
-KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_PROBES = 3
-UNACKNOWLEDGED_S = 60
+STALE_S = 60.0
 
 
 def listening_socket(host: str, port: int, backlog: int = 4096, *, sibling: bool = False) -> socket.socket:
@@ -37,19 +33,22 @@ def listening_socket(host: str, port: int, backlog: int = 4096, *, sibling: bool
     return listener
 
 
-def notice_vanished_clients(listener: socket.socket) -> None:
-    """Set on the listener, inherited by every connection: keep-alive probes, and an end to what is not acknowledged."""
+def notice_vanished_clients(listener: socket.socket, stale_s: float = STALE_S) -> None:
+    """Connections end when nothing was acknowledged for so long. Set on the listener, inherited by each that it accepts.
+
+    A client that has nothing to read is asked after half of that, thrice: a healthy one answers and lives on.
+    """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # Linux and BSD know these; elsewhere the system's own keep-alive times stay.
-    for name, seconds in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+    for name, value in (
+        ("TCP_KEEPIDLE", max(1, round(stale_s / 2))),
+        ("TCP_KEEPINTVL", max(1, round(stale_s / 2 / KEEPALIVE_PROBES))),
         ("TCP_KEEPCNT", KEEPALIVE_PROBES),
-        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_S * 1000),
+        ("TCP_USER_TIMEOUT", round(stale_s * 1000)),
     ):
         option = getattr(socket, name, None)
         if option is not None:
-            listener.setsockopt(socket.IPPROTO_TCP, option, seconds)
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:

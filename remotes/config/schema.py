@@ -180,7 +180,8 @@ class GatewaySection(Section):
     heartbeat_s: Annotated[Seconds | None, Field(description="Between two comments on an idle stream.")] = None
     stale_s: Annotated[Seconds | None, Field(description="Without a sign of life, a stream is closed.")] = None
     shutdown_grace_s: Annotated[
-        Seconds | None, Field(description="Calls in flight may take this long when it stops.")
+        Seconds | None,
+        Field(description="Calls in flight may take this long when it stops; not longer than the environment says."),
     ] = None
     max_memory_mb: Annotated[int | None, Field(ge=64, description="Of one worker.")] = None
     max_cpu_percent: Annotated[int | None, Field(ge=1, le=100, description="Of one core, per worker.")] = None

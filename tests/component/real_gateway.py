@@ -176,9 +176,10 @@ class Stream:
 class Client:
     """One caller with one key. Every request has a connection of its own."""
 
-    def __init__(self, port: int | Callable[[], int], key: str) -> None:
+    def __init__(self, port: int | Callable[[], int], key: str, address: str = "127.0.0.1") -> None:
         self._port = port
         self.key = key
+        self._address = address
 
     @property
     def port(self) -> int:
@@ -207,7 +208,7 @@ class Client:
         host: str | None = "127.0.0.1",
     ) -> http.client.HTTPConnection:
         """Send, and leave the answer unread."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection(self._address, self.port, timeout=PATIENCE_S)
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         if host is not None:
             connection.putheader("Host", host)

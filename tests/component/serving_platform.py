@@ -14,6 +14,7 @@ from gateway.serving.server import Factory, Server, reactor
 # What follows imports Twisted; the line above must be the first to.
 import daphne.http_protocol
 import daphne.server
+import twisted.internet.abstract
 import twisted.internet.tcp
 import twisted.web.http
 
@@ -33,7 +34,7 @@ NEEDED = {
     daphne.http_protocol.WebRequest: "process basic_error send_disconnect finish connectionLost",
     daphne.server.Server: "create_application protocol_connected protocol_disconnected",
     twisted.internet.tcp.Port: "doRead stopListening transport",
-    twisted.internet.tcp.Server: "doRead abortConnection loseWriteConnection resumeProducing loseConnection",
+    twisted.internet.tcp.Server: "doRead abortConnection dataBuffer loseWriteConnection resumeProducing loseConnection",
 }
 OURS = {
     Connection: twisted.web.http.HTTPChannel,
@@ -54,6 +55,9 @@ def facts() -> dict[str, bool]:
         twisted.web.http.HTTPChannel
     )
     found["a channel keeps the version in _version"] = "self._version =" in source(twisted.web.http.HTTPChannel)
+    found["a transport counts what it has not joined yet in _tempDataLen"] = "self._tempDataLen +=" in source(
+        twisted.internet.abstract.FileDescriptor
+    )
     found["a port accepts up to numberAccepts"] = "self.numberAccepts" in source(twisted.internet.tcp.Port.doRead)
     found["a finished request calls factory.log"] = "factory.log(" in source(twisted.web.http.Request.finish)
     found["the access log is off"] = Factory.log is not twisted.web.http.HTTPFactory.log

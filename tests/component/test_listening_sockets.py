@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from mcpserver.lib.errors import GatewayError
-from mcpserver.lib.sockets import listening_socket
+from mcpserver.lib.sockets import STALE_S, listening_socket, notice_vanished_clients
 
 
 def test_it_listens_at_once():
@@ -66,12 +66,19 @@ def test_an_address_that_is_not_ours_is_refused_in_words():
 
 
 @pytest.mark.edge(2)
-def test_connections_inherit_that_a_vanished_client_is_noticed():
-    with listening_socket("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname(), 5):
+@pytest.mark.parametrize(
+    ("stale_s", "set_to"), [(60, [30, 10, 3, 60_000]), (3, [2, 1, 3, 3000]), (0.5, [1, 1, 3, 500])]
+)
+def test_connections_inherit_that_a_vanished_client_is_noticed(stale_s: float, set_to: list[int]):
+    with listening_socket("127.0.0.1", 0) as listener:
+        if stale_s != STALE_S:
+            notice_vanished_clients(listener, stale_s)
+        client = socket.create_connection(listener.getsockname(), 5)
         listener.setblocking(True)
         accepted = listener.accept()[0]
     with accepted:
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         options = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
         found = [accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in options]
-        assert found == [30, 10, 3, 60_000]
+        assert found == set_to
+    client.close()

@@ -9,6 +9,7 @@ HTTP servers announce their port on `--ready-fd`. Tools:
 | `endless` | bytes without an end, none of them a line end |
 | `gzip`    | a body of `bytes` zeros, compressed a thousandfold |
 | `echo`    | a word |
+| `chatter` | `count` notifications of progress with `bytes` bytes of text each, and then a word |
 """
 
 import argparse
@@ -22,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MIB = 1024 * 1024
-TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("text", "endless", "gzip", "echo")]
+TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("text", "endless", "gzip", "echo", "chatter")]
 MODERN = "2026-07-28"
 
 
@@ -58,8 +59,9 @@ def pieces(request: dict[str, Any]):
         yield b'{"jsonrpc":"2.0","id":%b,"error":{"code":-32601,"message":"no"}}' % id
         return
     yield b'{"jsonrpc":"2.0","id":%b,"result":{"resultType":"complete","content":[{"type":"text","text":"' % id
-    if params["name"] == "echo":
-        yield b"echo"
+    if params["name"] in ("echo", "chatter"):
+        yield params["name"].encode()
+        arguments = {}
     left = arguments.get("bytes", 0) if params["name"] != "endless" else sys.maxsize
     while left > 0:
         yield b"x" * min(left, MIB)
@@ -67,8 +69,20 @@ def pieces(request: dict[str, Any]):
     yield b'"}]}}'
 
 
+def chatter(request: dict[str, Any]):
+    """What is told ahead of the answer: whole messages."""
+    params = request.get("params") or {}
+    if params.get("name") != "chatter":
+        return
+    told = {"progressToken": params["_meta"]["progressToken"], "message": "x" * params["arguments"]["bytes"]}
+    for number in range(params["arguments"]["count"]):
+        message = {"jsonrpc": "2.0", "method": "notifications/progress", "params": told | {"progress": number}}
+        yield json.dumps(message).encode()
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: "Server"
     streams: list["queue.Queue[bytes]"] = []
 
@@ -104,6 +118,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def down(self, request: dict[str, Any]) -> None:
         stream = self.streams[-1]
+        for message in chatter(request):
+            while stream.qsize() > 4:
+                threading.Event().wait(0.001)
+            stream.put(b"data: %b\n\n" % message)
         stream.put(b"data: ")
         for piece in pieces(request):
             while stream.qsize() > 4:
@@ -115,6 +133,8 @@ class Handler(BaseHTTPRequestHandler):
         is_event = self.server.transport == "http-sse" and request["method"] == "tools/call"
         self.head(200, "text/event-stream" if is_event else "application/json")
         if is_event:
+            for message in chatter(request):
+                self.chunk(b"data: %b\n\n" % message)
             self.chunk(b"data: ")
         for piece in pieces(request):
             self.chunk(piece)
@@ -162,6 +182,8 @@ def serve_stdio() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if "id" in request:
+            for message in chatter(request):
+                sys.stdout.buffer.write(message + b"\n")
             for piece in pieces(request):
                 sys.stdout.buffer.write(piece)
             sys.stdout.buffer.write(b"\n")

@@ -5,17 +5,15 @@ import contextlib
 import http.client
 import json
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests import peers
 from tests.system.gateway import Gateway, eventually, running
+from tests.system.watch import Watch, worker
 
 MIB = 1024 * 1024
 SERVER = str(Path(peers.__file__).with_name("heavy_server.py"))
@@ -43,12 +41,6 @@ def gw() -> Iterator[Gateway]:
         yield gateway
 
 
-def worker(gateway: Gateway) -> psutil.Process:
-    """The process that serves, among those that the supervisor started."""
-    family = psutil.Process(gateway.process.pid).children(recursive=True)
-    return next(one for one in family if "mcpgateway" in " ".join(one.cmdline()))
-
-
 def post(gateway: Gateway, name: str, **arguments: Any) -> http.client.HTTPConnection:
     """Send one tools/call; the answer is left unread."""
     meta = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
@@ -68,42 +60,8 @@ def call(gateway: Gateway, name: str, **arguments: Any) -> dict[str, Any]:
     return result
 
 
-class Watch:
-    """The worker's memory and a neighbour's slowest call, while something else goes on."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._process = worker(gateway)
-        self._over = threading.Event()
-        self.before = self.most = self._process.memory_info().rss
-        self.slowest_s = 0.0
-
-    def __enter__(self) -> "Watch":
-        self._threads = [threading.Thread(target=work) for work in (self._weigh, self._visit)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    @property
-    def more_mib(self) -> float:
-        return (self.most - self.before) / MIB
-
-    def _weigh(self) -> None:
-        while not self._over.wait(0.02):
-            self.most = max(self.most, self._process.memory_info().rss)
-
-    def _visit(self) -> None:
-        while True:
-            began = time.monotonic()
-            call(self._gateway, "calm__echo", text="x")
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-            if self._over.wait(0.05):
-                return
+def watch(gateway: Gateway) -> Watch:
+    return Watch(worker(gateway.process.pid), lambda: call(gateway, "calm__echo", text="x"))
 
 
 @pytest.mark.edge(14)
@@ -113,23 +71,23 @@ class Watch:
 def test_an_answer_that_is_far_too_large_costs_little_memory_and_no_neighbour(
     gw: Gateway, remote: str, tool: str
 ) -> None:
-    with Watch(gw) as watch:
+    with watch(gw) as watched:
         result = call(gw, f"{remote}__{tool}", bytes=200 * MIB)
     assert result["isError"] is True
     said = result["content"][0]["text"]
     assert "more than 20971520 bytes" in said or "did not answer within 8 s" in said, said
-    assert watch.more_mib < MEMORY_MIB
-    assert watch.slowest_s < NEIGHBOUR_S
+    assert watched.more_mib < MEMORY_MIB
+    assert watched.slowest_s < NEIGHBOUR_S
     assert call(gw, f"{remote}__echo")["content"][0]["text"] == "echo", "the remote serves the next call"
 
 
 @pytest.mark.edge(14)
 def test_a_gigabyte_packed_into_a_megabyte_is_never_unpacked(gw: Gateway) -> None:
-    with Watch(gw) as watch:
+    with watch(gw) as watched:
         result = call(gw, "http__gzip", bytes=1024 * MIB)
     assert "more than 20971520 bytes" in result["content"][0]["text"]
-    assert watch.more_mib < MEMORY_MIB
-    assert watch.slowest_s < NEIGHBOUR_S
+    assert watched.more_mib < MEMORY_MIB
+    assert watched.slowest_s < NEIGHBOUR_S
 
 
 @pytest.mark.edge(14)
@@ -137,18 +95,18 @@ def test_a_gigabyte_packed_into_a_megabyte_is_never_unpacked(gw: Gateway) -> Non
 def test_what_fits_twice_is_cut_and_what_fits_is_whole(gw: Gateway, remote: str) -> None:
     whole = call(gw, f"{remote}__text", bytes=10 * MIB - 64 * 1024)
     assert [len(block["text"]) for block in whole["content"]] == [10 * MIB - 64 * 1024]
-    with Watch(gw) as watch:
+    with watch(gw) as watched:
         cut = call(gw, f"{remote}__text", bytes=19 * MIB)
     assert 10 * MIB - 8192 < len(cut["content"][0]["text"]) < 10 * MIB
     assert cut["_meta"]["mcp-server.gateway/cut"]["originalBytes"] > 19 * MIB
-    assert watch.more_mib < MEMORY_MIB
-    assert watch.slowest_s < NEIGHBOUR_S
+    assert watched.more_mib < MEMORY_MIB
+    assert watched.slowest_s < NEIGHBOUR_S
 
 
 @pytest.mark.edge(10)
 @pytest.mark.edge(14)
 def test_ten_large_answers_that_nobody_reads_hold_no_more_than_the_budget(gw: Gateway) -> None:
-    with Watch(gw) as watch, contextlib.ExitStack() as stack:
+    with watch(gw) as watched, contextlib.ExitStack() as stack:
         for _ in range(10):
             stack.callback(post(gw, "http__text", bytes=9 * MIB).close)
         payloads = eventually(
@@ -158,8 +116,8 @@ def test_ten_large_answers_that_nobody_reads_hold_no_more_than_the_budget(gw: Ga
             what="answers wait for memory",
         )
         assert payloads["bytes"] <= (128 + 20) * MIB
-    assert watch.more_mib < UNREAD_MEMORY_MIB
-    assert watch.slowest_s < NEIGHBOUR_S
+    assert watched.more_mib < UNREAD_MEMORY_MIB
+    assert watched.slowest_s < NEIGHBOUR_S
     eventually(
         lambda: gw.command("mcpstatus")["payloads"],
         lambda found: (found["bytes"], found["waiting"]) == (0, 0),
@@ -171,8 +129,8 @@ def test_ten_large_answers_that_nobody_reads_hold_no_more_than_the_budget(gw: Ga
 @pytest.mark.edge(14)
 def test_twelve_large_answers_at_once_all_arrive(gw: Gateway) -> None:
     """More than the budget together: some wait for others, none is refused."""
-    with Watch(gw) as watch, concurrent.futures.ThreadPoolExecutor(12) as pool:
+    with watch(gw) as watched, concurrent.futures.ThreadPoolExecutor(12) as pool:
         calls = [pool.submit(call, gw, "http__text", bytes=9 * MIB) for _ in range(12)]
         assert [len(one.result()["content"][0]["text"]) for one in calls] == [9 * MIB] * 12
-    assert watch.more_mib < UNREAD_MEMORY_MIB
-    assert watch.slowest_s < NEIGHBOUR_S
+    assert watched.more_mib < UNREAD_MEMORY_MIB
+    assert watched.slowest_s < NEIGHBOUR_S

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.outbox import Outbox
+from gateway.outbox import Outbox, waiting_bytes
 
 
 async def drained(outbox: Outbox) -> list[bytes]:
@@ -28,6 +28,19 @@ async def test_silence_is_told_from_the_end() -> None:
     assert await outbox.get(0.001) == b""
     outbox.end()
     assert await outbox.get(0.001) is None
+
+
+@pytest.mark.edge(10)
+async def test_what_waits_is_counted_until_it_is_read_or_nobody_holds_it() -> None:
+    before = waiting_bytes()
+    read, forgotten, copy = Outbox(), Outbox(), Outbox(is_copy=True)
+    for outbox in (read, forgotten, copy):
+        outbox.put(b"x" * 1000)
+    assert waiting_bytes() == before + 2000
+    await read.get(1)
+    assert waiting_bytes() == before + 1000
+    del forgotten, outbox
+    assert waiting_bytes() == before
 
 
 @pytest.mark.edge(10)

@@ -13,6 +13,8 @@ WELL = Facts(
     started=True,
     uptime_s=12.34,
     connections=3,
+    sockets=5,
+    connections_memory_bytes=4096,
     in_flight=1,
     remotes={"demo": "healthy", "off": "disabled", "new": "unknown"},
     process=Process(rss_mb=128.04, cpu_percent=5.06, open_files=40),
@@ -32,7 +34,14 @@ def test_the_whole_document_of_a_healthy_gateway() -> None:
     assert health.document(WELL, names=True) == {
         "status": "healthy",
         "uptime": 12.3,
-        "connections": {"active": 3, "max": 100, "in_flight": 1, "lifetime_limit_s": 3600},
+        "connections": {
+            "active": 3,
+            "max": 100,
+            "in_flight": 1,
+            "sockets": 5,
+            "memory_bytes": 4096,
+            "lifetime_limit_s": 3600,
+        },
         "mcps_health": {
             "total": 3,
             "by_status": {"disabled": 1, "healthy": 1, "unknown": 1},

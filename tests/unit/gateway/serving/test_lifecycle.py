@@ -2,6 +2,7 @@
 
 from gateway import serving
 from gateway.serving import lifecycle
+from mcpserver.lib.limits import Limits
 
 
 class Counted:
@@ -13,6 +14,11 @@ class Counted:
 
     def allow(self, connections: int) -> None: ...
 
+    def follow(self, limits: Limits) -> None: ...
+
+    def unsent_bytes(self) -> int:
+        return 7
+
     def adopt(self, number: int) -> None: ...
 
     def release(self, number: int) -> None: ...
@@ -22,10 +28,10 @@ class Counted:
 
 
 def test_counts_are_those_of_the_server_that_runs():
-    assert (serving.connections(), serving.in_flight()) == (0, 0)
+    assert (serving.connections(), serving.in_flight(), serving.unsent_bytes()) == (0, 0, 0)
     lifecycle.count_with(Counted())
     try:
-        assert (serving.connections(), serving.in_flight()) == (3, 2)
+        assert (serving.connections(), serving.in_flight(), serving.unsent_bytes()) == (3, 2, 7)
         assert serving.adopted() == [1]
     finally:
         lifecycle.count_with(None)

@@ -126,6 +126,7 @@ class Cluster:
         words = [self._neighbours.own, self._address, ALIVE_S]
         told = await self._store.ask(self._tell, self._registry(), words, anyway=True)
         if told is None:
+            self._neighbours.is_blind = True
             return
         self._neighbours.heard(dict(zip(told[::2], told[1::2], strict=True)))
         unfreed, self._unfreed = self._unfreed, []

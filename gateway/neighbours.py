@@ -49,6 +49,8 @@ class Neighbours:
         self._elsewhere: dict[str, Place] = {}
         self._machines: dict[str, tuple[Place, float]] = {}
         self._dead: dict[str, float] = {}
+        self.is_blind = False
+        """Nobody says at present who lives on other machines: one that is not known here may well live."""
 
     def open_door(self) -> socket.socket:
         """The socket on which the others' requests come in; it listens."""
@@ -77,6 +79,7 @@ class Neighbours:
 
     def heard(self, urls: Mapping[str, str]) -> None:
         """Who lives on other machines, by what they are called in ids."""
+        self.is_blind = False
         now = time.monotonic()
         self._dead = {name: until for name, until in self._dead.items() if until > now}
         self._elsewhere = {
@@ -132,6 +135,10 @@ class Neighbours:
             del self._machines[name]
         if place.path:
             Path(place.path).unlink(missing_ok=True)
+
+    def cannot_tell(self, instance: str) -> bool:
+        """Whether a worker that is not found may live all the same."""
+        return self.is_blind and not instance.startswith(self.node)
 
     def count(self) -> tuple[int, int]:
         """Workers of this machine, this one included; machines, this one included."""

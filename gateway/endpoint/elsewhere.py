@@ -11,9 +11,10 @@ A plain request that is at home costs a lookup here.
 """
 
 import asyncio
+import contextlib
 
 from gateway.endpoint.asker import whose_question
-from gateway.endpoint.http import Message, Receive, Scope, Send, refused, respond
+from gateway.endpoint.http import Answer, Message, Receive, Scope, Send, refused, respond
 from gateway.endpoint.relay import Relay, Unreachable, is_settled
 from gateway.endpoint.streamable import LAST_EVENT, NO_SESSION, SESSION
 from gateway.neighbours import Place
@@ -38,13 +39,14 @@ class Elsewhere:
     async def worker(self, instance: str, scope: Scope, body: bytes | None, receive: Receive, send: Send) -> bool:
         """Let the one worker serve that can do anything with a request; False: that is this one, or there is none any more."""
         place = self._relay.place(scope, instance) if instance else None
-        if place is None:
-            return False
-        try:
-            await self._relay.forward(place, scope, body, receive, send)
-        except Unreachable:
-            return False
-        return True
+        if place is not None:
+            with contextlib.suppress(Unreachable):
+                await self._relay.forward(place, scope, body, receive, send)
+                return True
+        if instance and self._runtime.neighbours.cannot_tell(instance):
+            await respond(send, _out_of_sight())
+            return True
+        return False
 
     async def session(
         self, scope: Scope, headers: inbound.Headers, body: bytes | None, receive: Receive, send: Send
@@ -149,3 +151,9 @@ class Elsewhere:
     def _owner(self, headers: inbound.Headers) -> str:
         id = headers.get(SESSION)
         return self._runtime.sessions.owner(id.decode("latin-1")) if id is not None else ""
+
+
+def _out_of_sight() -> Answer:
+    """To say that a worker is gone would make its client throw away what may be there in a moment."""
+    why = "this belongs to another machine, and Redis, which knows where that is, does not answer: try again"
+    return refused(503, codes.INTERNAL_ERROR, why, headers=((b"retry-after", b"5"),))

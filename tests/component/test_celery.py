@@ -6,12 +6,12 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from mcpserver import celery
+from tests.component.real_gateway import until
 
 ROOT = Path(__file__).resolve().parents[2]
 LOUD_TASK = """
@@ -78,47 +78,65 @@ def test_a_task_sent_by_a_command_runs_at_once_and_fails_loudly(tmp_path):
     assert done.stdout.split() == ["42", "loud"], done.stderr
 
 
+HOLDING_TASKS = """
+import os, pathlib, sys, threading, time
+from celery.worker import state
+from mcpserver import celery, celery_worker
+
+here = pathlib.Path(sys.argv.pop())
+celery.SCHEDULE.clear()
+celery.SCHEDULE["tick"] = 0.1
+celery.THREADS = 2
+
+def note(word):
+    with (here / "ran").open("a") as file: file.write(word + "\\n")
+
+@celery.app.task(name="tick")
+def tick():
+    if not (here / "hold").exists(): return note("quick")
+    note("begun")
+    while not (here / "go").exists(): time.sleep(0.02)
+    note("ended")
+
+def tell():
+    while state.should_stop is None: time.sleep(0.02)
+    (here / "told").touch()
+
+threading.Thread(target=tell, daemon=True).start()
+sys.exit(celery_worker.main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.edge(17)
-def test_tasks_on_the_schedule_run_in_the_worker_and_term_lets_them_end(tmp_path):
+def test_tasks_on_the_schedule_run_until_term_after_which_none_begins_and_those_that_run_end(tmp_path):
     here = tmp_path / "here"
     for folder in (tmp_path / "data", here):
         folder.mkdir()
     ran = tmp_path / "ran"
-    script = f"""
-import pathlib, sys, time
-from mcpserver import celery, celery_worker
-celery.SCHEDULE.clear()
-celery.SCHEDULE["tick"] = 0.2
-@celery.app.task(name="tick")
-def tick():
-    with pathlib.Path({str(ran)!r}).open("a", buffering=1) as journal:
-        journal.write("begun\\n")
-        time.sleep(0.5)
-        journal.write("done\\n")
-sys.exit(celery_worker.main(sys.argv[1:]))
-"""
     reader, writer = os.pipe()
     worker = subprocess.Popen(
-        [sys.executable, "-c", script, "--ready-fd", str(writer)],
+        [sys.executable, "-c", HOLDING_TASKS, "--ready-fd", str(writer), str(tmp_path)],
         cwd=here,
         env=environment(tmp_path),
         pass_fds=[writer],
         stdout=subprocess.DEVNULL,
     )
     os.close(writer)
+
+    def counted(word: str) -> int:
+        return ran.read_text().split().count(word) if ran.exists() else 0
+
     try:
         assert select.select([reader], [], [], 30)[0]
         assert json.loads(os.read(reader, 4096)) == {"ok": True, "broker": "memory"}
-        deadline = threading.Event()
-        for _ in range(200):
-            journal = ran.read_text() if ran.exists() else ""
-            if journal.count("begun") >= 3 and journal.count("begun") > journal.count("done"):
-                break
-            deadline.wait(0.1)
-        assert journal.count("begun") > journal.count("done")
+        until(lambda: counted("quick") >= 2)
+        (tmp_path / "hold").touch()
+        until(lambda: counted("begun") == 2)  # and ticks are due that wait for a thread
         worker.send_signal(signal.SIGTERM)
+        until((tmp_path / "told").exists)
+        (tmp_path / "go").touch()
         assert worker.wait(15) == 0
-        assert ran.read_text().count("begun") == ran.read_text().count("done")
+        assert (counted("begun"), counted("ended")) == (2, 2)
         assert list(here.iterdir()) == []  # Not even a schedule.
     finally:
         worker.kill()

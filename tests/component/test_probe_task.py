@@ -5,6 +5,7 @@ import logging
 import socket
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,17 @@ def test_nothing_is_asked_before_it_is_due(configure, monkeypatch):
     age("shop", 40)
     tasks.probe_remotes()
     assert selectors.health()["shop"]["checked_at"] > first
+
+
+def test_of_machines_that_find_a_remote_due_in_the_same_moment_one_probes_it():
+    def claims(seen: Any) -> int:
+        with ThreadPoolExecutor(4) as pool:
+            return sum(pool.map(lambda _: services.claim_probe("shop", seen), range(4)))
+
+    assert claims(None) == 1, "nobody has looked at it yet"
+    seen = selectors.health()["shop"]["checked_at"]
+    assert claims(seen) == 1
+    assert claims(seen) == 0, "who knows an older look comes too late"
 
 
 @pytest.mark.edge(9)

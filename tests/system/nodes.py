@@ -1,8 +1,9 @@
-"""A machine of a cluster, as a test starts and kills it, and the load balancer in front."""
+"""A machine of a cluster, as a test starts and kills it, the load balancer in front, and a remote that notes who greets it."""
 
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import select
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ class Node:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *words: str, **more: str) -> None:
+        began = time.monotonic()
         with (self.folder / "stderr").open("ab") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "mcpserver", "start", "--port", str(self.port), *words],
@@ -45,6 +49,7 @@ class Node:
         said = json.loads(self.process.stdout.readline())
         assert said["ok"], said
         self.pids: dict[str, int] = said["pids"]
+        self.took_s = time.monotonic() - began
 
     def status(self, worker: int = 0) -> dict[str, Any]:
         """What one worker says of itself, at once: no command is started for it."""
@@ -82,10 +87,10 @@ def installed(remotes: Mapping[str, Any], **environment: str) -> Iterator[tuple[
 
 
 def in_turns(port: int, targets: list[int]) -> str:
-    """One worker of nginx, so that the turns are strict; nothing is sticky."""
+    """Strict turns, which nginx's own workers keep together (`zone`); nothing is sticky."""
     lines = "".join(f"server 127.0.0.1:{target} max_fails=1 fail_timeout=2s;" for target in targets)
     return f"""
-    upstream gateways {{ {lines} }}
+    upstream gateways {{ zone gateways 64k; {lines} }}
     server {{
         listen 127.0.0.1:{port};
         client_max_body_size 2m;
@@ -99,3 +104,52 @@ def in_turns(port: int, targets: list[int]) -> str:
             proxy_connect_timeout 2s;
         }}
     }}"""
+
+
+class Greeted(http.server.BaseHTTPRequestHandler):
+    """A remote of 2025-11-25 without any tools; `greetings` are the times at which somebody shook hands with it."""
+
+    protocol_version = "HTTP/1.1"
+    greetings: list[float]
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if asked["method"] == "initialize":
+            self.greetings.append(time.monotonic())
+            server = {"name": "greeted", "version": "1"}
+            result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": server}
+        else:
+            result = {"tools": []}
+        self._reply(200 if "id" in asked else 202, {"jsonrpc": "2.0", "id": asked.get("id"), "result": result})
+
+    def do_GET(self) -> None:
+        self._reply(405, {})
+
+    def do_DELETE(self) -> None:
+        self._reply(200, {})
+
+    def _reply(self, status: int, document: dict[str, Any]) -> None:
+        body = json.dumps(document).encode() if status == 200 else b""
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        with contextlib.suppress(OSError):  # a machine that was killed does not wait for it
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *_words: Any) -> None:
+        """Quiet."""
+
+
+@contextlib.contextmanager
+def greeted() -> Iterator[tuple[str, list[float]]]:
+    """Its URL, and the times at which it was greeted."""
+    times: list[float] = []
+    handler = type("Handler", (Greeted,), {"greetings": times})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/mcp", times
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -60,3 +60,13 @@ def test_one_that_leaves_inherits_nothing_unless_it_is_the_last(tmp_path: Path):
     staying.close()
     leaving.look()
     assert leaving.heir(leaving.own, "session") == leaving.own
+
+
+def test_while_nobody_says_who_lives_elsewhere_an_unknown_worker_there_may_live(tmp_path: Path):
+    neighbours = Neighbours(tmp_path)
+    gone_here = f"{neighbours.node}gonegone"
+    assert [neighbours.cannot_tell(name) for name in (OTHER, gone_here)] == [False, False]
+    neighbours.is_blind = True
+    assert [neighbours.cannot_tell(name) for name in (OTHER, gone_here)] == [True, False]
+    neighbours.heard({})
+    assert not neighbours.cannot_tell(OTHER), "who lives is known again, and it is not among them"

@@ -23,8 +23,9 @@ from mcpserver.lib.errors import GatewayError
 from monitoring import facts, health, nodes, siblings, status
 from remotes.config.snapshot import RemoteSpec
 
-WAIT_S = 0.5
-REDIS_WAIT_S = 0.35
+WAIT_S = 0.45
+# The database and Redis answer sooner, or something is wrong with them.
+STORES_WAIT_S = 0.4
 # Who asks a socket says itself, after `WAIT_S`, that nobody answered.
 _SPARE_S = 0.05
 
@@ -35,16 +36,16 @@ def gather(run: Path, *, local: bool = False) -> status.Gathered:
     """Ask everybody once. Whoever does not answer is left out, and named when it should have. `local`: this machine alone."""
     workers = _Asked(lambda: siblings.ask(run, {"op": "status"}, timeout_s=WAIT_S), WAIT_S + _SPARE_S)
     supervisor = _Asked(lambda: control.ask(run / "supervisor.sock", {"op": "status"}, timeout_s=WAIT_S), WAIT_S)
-    stored = _Asked(facts.read_stored, WAIT_S)
-    redis = _Asked(_asking_redis(), REDIS_WAIT_S)
+    stored = _Asked(facts.read_stored, STORES_WAIT_S)
+    redis = _Asked(_asking_redis(), STORES_WAIT_S)
     heard = workers.answer(siblings.Heard())
     here = status.merged(heard.answers)
     of_file = {} if here else _configured()  # Read while the others are waited for.
     known = stored.answer(facts.without_database())
     if not here:  # What was written down of a remote that went is nobody's concern.
         known = replace(known, remotes=_known_of(of_file, known.remotes))
-    word, said = redis.answer(("down", ()))
-    others = [] if local else nodes.elsewhere(said, node.known(run), node.CHARS)
+    word, spoken = redis.answer(("down", ()))
+    others = [] if local else nodes.elsewhere(spoken, node.known(run), node.CHARS)
     live = nodes.across(here, others)
     own = nodes.Node(node.known(run) or "local", 0.0, heard.answers, len(heard.silent), is_local=True)
     return status.Gathered(
@@ -101,7 +102,7 @@ def _asking_redis() -> Callable[[], tuple[health.Dependency, Sequence[said.Said]
         return lambda: ("not_configured", ())
     import redis  # noqa: F401  Loading it takes longer than its answer: not inside the wait for that.
 
-    return lambda: ("ok", said.read(settings.REDIS_URL, settings.SECRET_KEY.encode(), timeout_s=REDIS_WAIT_S))
+    return lambda: ("ok", said.read(settings.REDIS_URL, settings.SECRET_KEY.encode(), timeout_s=STORES_WAIT_S))
 
 
 def _configured() -> dict[str, dict[str, Any]] | None:

@@ -30,18 +30,18 @@ from tests.system.gateway import ROOT, Gateway, eventually
 from tests.system.tools import require
 
 DEMO = {"command": sys.executable, "args": ["-m", "remotes.demo"], "cwd": str(ROOT)}
-FULL = {
-    "MCP_MAX_CONNECTIONS_PER_KEY": "100",
-    "MCP_MAX_IN_FLIGHT_PER_KEY": "100",
-    "MCP_MAX_IN_FLIGHT_PER_REMOTE": "100",
-}
 # Nobody is waited for longer than half a second; what a command takes besides is measured beside it.
 WAITS_S = 1.0
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Gateway]:
-    with gateway.running({"demo": DEMO}, **FULL) as served:
+    with gateway.running(
+        {"demo": DEMO},
+        MCP_MAX_CONNECTIONS_PER_KEY="100",
+        MCP_MAX_IN_FLIGHT_PER_KEY="100",
+        MCP_MAX_IN_FLIGHT_PER_REMOTE="100",
+    ) as served:
         yield served
 
 

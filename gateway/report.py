@@ -1,6 +1,7 @@
 """What one worker says of itself when it is asked: its streams, its remotes, its limits. Reads, and changes nothing."""
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import mcpserver
@@ -56,6 +57,7 @@ def document(runtime: "Runtime") -> dict[str, Any]:
             "cpu_percent": round(runtime.used.cpu_percent, 1),
             "open_files": runtime.used.open_files,
         },
+        "limits": asdict(runtime.limits),
         "keys": runtime.authenticator.facts(),
         "errors": {"rate": runtime.recent.errors_per_minute()},
         "latency": runtime.recent.percentiles_ms(),

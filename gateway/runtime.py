@@ -288,9 +288,10 @@ class Runtime:
         self.used = replace(usage.read(), cpu_percent=0.0)  # of which nothing is known before some time has passed
         while True:
             await asyncio.sleep(_GUARD_S)
-            used = self.used = usage.read()
-            before, self.shedding = self.shedding, guards.shedding(self.shedding, used, self.limits)
-            serving.allow(guards.room(used, serving.connections(), self.limits))
+            limits = guards.as_the_system_has_it(self.limits)
+            used = self.used = guards.measured(usage, self.used, limits)
+            before, self.shedding = self.shedding, guards.shedding(self.shedding, used, limits)
+            serving.allow(guards.room(used, serving.connections(), limits))
             if self.shedding != before:
                 self._shed(before)
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mcpserver.lib import log
 from mcpserver.lib.clock import Clock, SystemClock
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
+from mcpserver.lib.limits import Limits
 from mcpserver.lib.usage import Process
 from monitoring import health, resources, selectors, siblings, status
 from remotes import selectors as remotes
@@ -101,7 +102,7 @@ def assemble(
     if live is not None and "mcps" in said:
         words = {name: str(facts.get("status", "unknown")) for name, facts in said["mcps"].items()}
     return health.Facts(
-        limits=settings.LIMITS,
+        limits=_limits(said.get("limits") or {}),
         started=live is not None,
         draining=bool(said.get("draining")),
         authenticates=bool(said.get("authenticates", True)),
@@ -130,6 +131,12 @@ def assemble(
         beat_age_s=stored.beat_age_s,
         tasks=stored.tasks,
     )
+
+
+def _limits(said: Mapping[str, float]) -> Limits:
+    """As they hold where the gateway runs: its configuration file and its environment may say more than ours."""
+    known = {field.name for field in fields(Limits)}
+    return replace(settings.LIMITS, **{name: value for name, value in said.items() if name in known})  # type: ignore[arg-type]
 
 
 def _hungriest(said: Live, own: Process) -> Process:

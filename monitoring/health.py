@@ -203,7 +203,7 @@ def _pressures(facts: Facts) -> list[Warning]:
         ("connections", facts.connections, limits.max_total_connections * WARN_PERCENT / 100, "open streams"),
         ("memory", facts.process.rss_mb, limits.max_memory_mb * WARN_PERCENT / 100, "MB of memory"),
         ("files", facts.process.open_files, limits.max_open_files * WARN_PERCENT / 100, "open files"),
-        ("cpu", facts.process.cpu_percent, limits.max_cpu_percent, "percent of a core"),
+        ("cpu", facts.process.cpu_percent, limits.max_cpu_percent * WARN_PERCENT / 100, "percent of a core"),
         ("disk", facts.disk.percent or 0, WARN_DISK_PERCENT, "percent of the disk used"),
         ("errors", facts.errors_per_minute, WARN_ERRORS_PER_MINUTE, "errors a minute"),
         ("latency", p99, WARN_P99_MS, "ms at the 99th percentile"),

@@ -69,6 +69,7 @@ def merged(workers: Sequence[Mapping[str, Any]]) -> Document | None:
         "config": dict(first.get("config") or {}),
         "warnings": list(dict.fromkeys(line for one in workers for line in one.get("warnings") or ())),
         "workers": len(workers),
+        "limits": dict(first.get("limits") or {}),
         "process": _process(workers),
         "keys": _keys([one.get("keys") or {} for one in workers]),
         "log": _log([one.get("log") or {} for one in workers]),

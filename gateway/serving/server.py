@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -125,7 +124,6 @@ class Server(DaphneServer):  # type: ignore[misc]
             server_name="",
         )
         self.limits = limits
-        self._grace_s = limits.shutdown_grace_s
         self.deadlines = deadlines
         self.is_draining = False
         self.room = Room(limits.max_open_files, deadlines)
@@ -157,9 +155,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         self.room.connections_max = connections
 
     def follow(self, limits: Limits) -> None:
-        # The supervisor knows the grace of the start, and kills after it.
-        grace_s = min(limits.shutdown_grace_s, self._grace_s)
-        self.limits = replace(limits, shutdown_grace_s=grace_s)
+        self.limits = limits
         for port in (*self._ports, *self._adopted.values()):
             notice_vanished_clients(port.socket, limits.stale_s)
 

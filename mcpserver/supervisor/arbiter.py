@@ -401,6 +401,7 @@ class Arbiter:
             "phase": str(self.phase),
             "started_at": self._started_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "uptime_s": round(now - self._began_at, 3),
+            "grace_s": max((child.grace_s for child in self._children.values()), default=0.0),
             "children": {post.spec.name: post.described(now) for post in self._posts},
         }
 

@@ -34,6 +34,8 @@ class Child:
         self.has_hung_up = False
         self.beat_at = now
         self.beats_over = 0
+        self.memory_max_mb = 0.0
+        self.grace_s = spec.grace_s
         self.is_stalled = False
         self.was_killed = False
         self._process = process
@@ -63,7 +65,7 @@ class Child:
     def drain(self, now: float) -> None:
         """Tell it to end; it is killed when its grace is over."""
         if self.state is not State.DRAINING:
-            self.state, self.kill_at = State.DRAINING, now + self.spec.grace_s
+            self.state, self.kill_at = State.DRAINING, now + self.grace_s
             self._signal(signal.SIGTERM)
 
     def kill(self) -> None:

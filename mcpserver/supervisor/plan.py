@@ -12,6 +12,8 @@ from typing import Any
 from mcpserver.lib.processes import how_it_ended
 
 BACKOFF_MAX_S = 30.0
+# After the drain a worker may take this long to leave before it is killed.
+AFTER_DRAIN_S = 5.0
 # A child that was ready this long has proven that it can run: its next crash begins again at one second.
 FORGIVEN_AFTER_S = 60.0
 
@@ -48,16 +50,15 @@ class Spec:
     number: int = 0
     # Where it takes requests; None for one that takes none.
     control: Path | None = None
-    # Whether it writes beats, and how much memory it may use (0: any amount).
+    # Whether it writes beats.
     beats: bool = False
-    memory_max_mb: float = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     # More words for one that follows a crash: it takes up what was running, whatever lies in its way by now.
     again: tuple[str, ...] = ()
     # Whether a successor may run beside its predecessor. Two Celery workers would each have a beat.
     overlap: bool = True
     boot_s: float = 60.0
-    # The child's own drain takes up to 30 s; then it is killed.
+    # From being told to end to being killed. One that beats may say another time.
     grace_s: float = 35.0
 
 
@@ -70,6 +71,11 @@ class Record:
     next_start: float | None = None
     last_exit: str = ""
     last_error: Mapping[str, Any] | None = None
+
+
+def with_farewell(grace_s: float) -> float:
+    """`grace_s` for its calls, and time to leave."""
+    return grace_s + AFTER_DRAIN_S
 
 
 def backoff_s(crashes_in_a_row: int) -> float:

@@ -16,6 +16,8 @@ class Post:
     successor: Child | None = None
     guardian: Child | None = None
     record: Record = field(default_factory=Record)
+    # When it was last given a new child because the old one had grown too large.
+    outgrown_at: float | None = None
 
     @property
     def is_held(self) -> bool:

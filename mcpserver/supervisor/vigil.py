@@ -4,6 +4,7 @@ A worker writes a line into its pipe every two seconds, from the loop that serve
 loop that hangs: the process lives, the kernel goes on taking connections for it, and nobody answers them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -28,8 +29,8 @@ class Patience:
     # It will not come back: it is told to write down where it hangs (SIGABRT), and killed if it cannot even do that.
     hung_after_s: float = 15.0
     abort_grace_s: float = 3.0
-    # One that is too large from the start would be replaced for ever: then the limit is what is wrong.
-    replaced_after_s: float = 60.0
+    # Between two replacements of one post for its memory: a limit that is too small must not keep the machine busy.
+    replaced_every_s: float = 60.0
 
 
 def pulse(silence_s: float, patience: Patience) -> Pulse:
@@ -39,11 +40,35 @@ def pulse(silence_s: float, patience: Patience) -> Pulse:
     return Pulse.STALLED if silence_s >= patience.stalled_after_s else Pulse.STEADY
 
 
-def beats_over(before: int, beat: dict[str, Any], memory_max_mb: float) -> int:
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a worker says of itself. Its limits are in it because its configuration file may change them while it runs."""
+
+    rss_mb: float = 0.0
+    memory_max_mb: float = 0.0
+    # How long its calls may take to end when it is told to.
+    grace_s: float | None = None
+    # Numbers of the siblings whose connections it takes.
+    adopted: frozenset[int] = frozenset()
+
+
+def read(document: Mapping[str, Any]) -> Beat:
+    """A field that is missing or no number says nothing."""
+    numbers = {name: value for name, value in document.items() if isinstance(value, int | float)}
+    adopted = document.get("adopted")
+    return Beat(
+        numbers.get("rss_mb", 0.0),
+        numbers.get("memory_max_mb", 0.0),
+        numbers.get("grace_s"),
+        frozenset(adopted) if isinstance(adopted, list) else frozenset(),
+    )
+
+
+def beats_over(before: int, beat: Beat) -> int:
     """How many beats in a row said more memory than the limit, this one included."""
-    used_mb = beat.get("rss_mb")
-    return before + 1 if isinstance(used_mb, int | float) and memory_max_mb and used_mb > memory_max_mb else 0
+    return before + 1 if 0 < beat.memory_max_mb < beat.rss_mb else 0
 
 
-def is_too_large(beats_over: int) -> bool:
-    return beats_over >= OVER_MAX
+def is_too_large(beats_over: int, *, replaced_ago_s: float | None, patience: Patience) -> bool:
+    """`replaced_ago_s`: since its post was last given a new child for this; None: never."""
+    return beats_over >= OVER_MAX and (replaced_ago_s is None or replaced_ago_s >= patience.replaced_every_s)

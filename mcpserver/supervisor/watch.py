@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from mcpserver.lib import control
-from mcpserver.supervisor import vigil
+from mcpserver.supervisor import plan, vigil
 from mcpserver.supervisor.children import Child
 from mcpserver.supervisor.plan import State
 from mcpserver.supervisor.posts import Post
@@ -19,7 +19,7 @@ logger = logging.getLogger("mcpserver.supervisor")
 
 
 class Watch:
-    """`outgrown` is told of a post whose child uses too much memory, again and again until that is over."""
+    """`outgrown` is told of a post whose child uses too much memory."""
 
     def __init__(
         self,
@@ -37,18 +37,20 @@ class Watch:
         """When there is something to see at the latest, if there is anybody to look at."""
         return now + self._patience.stalled_after_s / 3 if any(post.spec.beats for post in self._posts) else None
 
-    def heard(self, child: Child, beat: dict[str, Any]) -> None:
+    def heard(self, child: Child, document: dict[str, Any]) -> None:
         """A beat: the loop turns. It also says what else the child accepts on, which is put right here."""
+        beat = vigil.read(document)
         child.beat_at = self._monotonic()
         if child.is_stalled:
             child.is_stalled = False
             logger.warning("%s (pid %d) goes on", child.spec.name, child.pid)
-        child.beats_over = vigil.beats_over(child.beats_over, beat, child.spec.memory_max_mb)
+        child.beats_over, child.memory_max_mb = vigil.beats_over(child.beats_over, beat), beat.memory_max_mb
+        if beat.grace_s is not None:
+            child.grace_s = plan.with_farewell(beat.grace_s)
         wanted = {post.spec.number for post in self._posts if post.guardian is child}
-        adopted = set(beat.get("adopted") or ())
-        for number in wanted - adopted:
+        for number in wanted - beat.adopted:
             _tell(child, {"op": "adopt", "number": number})
-        for number in adopted - wanted:
+        for number in beat.adopted - wanted:
             _tell(child, {"op": "release", "number": number})
 
     def look(self, now: float) -> None:
@@ -56,11 +58,7 @@ class Watch:
             child = post.child
             if child is not None and child.spec.beats and child.state is State.READY:
                 self._judge(child, now)
-                if vigil.is_too_large(child.beats_over) and child.ready_for_s(now) >= self._patience.replaced_after_s:
-                    limit = f"{child.spec.memory_max_mb:g} MB"
-                    logger.warning("%s (pid %d) uses more than %s: replaced", child.spec.name, child.pid, limit)
-                    child.beats_over = 0
-                    self._outgrown(post)
+                self._weigh(post, child, now)
             if post.spec.beats:
                 self._guard(post)
 
@@ -72,6 +70,14 @@ class Watch:
             case Pulse.HUNG if child.kill_at is None and not child.was_killed:
                 logger.error("%s (pid %d) hangs: told to write down where, and ended", child.spec.name, child.pid)
                 child.abort(now + self._patience.abort_grace_s)
+
+    def _weigh(self, post: Post, child: Child, now: float) -> None:
+        ago_s = None if post.outgrown_at is None else now - post.outgrown_at
+        if vigil.is_too_large(child.beats_over, replaced_ago_s=ago_s, patience=self._patience):
+            limit = f"{child.memory_max_mb:g} MB (MCP_MAX_MEMORY_MB)"
+            logger.warning("%s (pid %d) uses more than %s: replaced", child.spec.name, child.pid, limit)
+            child.beats_over, post.outgrown_at = 0, now
+            self._outgrown(post)
 
     def _guard(self, post: Post) -> None:
         """Connections of a post whose child cannot take them are a sibling's to take; else they would wait unanswered."""

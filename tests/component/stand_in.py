@@ -83,7 +83,8 @@ def serve(options: argparse.Namespace, behaviour: str) -> None:
             time.sleep(600)
         if behaviour != "serve":
             used_mb = 600 if behaviour == "grow" else 50
-            say(options.ready_fd, {"beat": {"rss_mb": used_mb, "adopted": list(adopted)}}, last=False)
+            beat = {"rss_mb": used_mb, "memory_max_mb": 512, "adopted": list(adopted)}
+            say(options.ready_fd, {"beat": beat}, last=False)
         for one in readable:
             if one in control:
                 obey(one, spares, adopted)

@@ -38,7 +38,6 @@ def main(run_dir: Path, plan: list[dict[str, Any]]) -> int:
             number=number,
             control=control(number),
             beats=entry.get("beats", False),
-            memory_max_mb=512,
             overlap=entry.get("overlap", True),
             boot_s=entry.get("boot_s", 30.0),
             grace_s=entry.get("grace_s", 30.0),
@@ -57,7 +56,7 @@ def main(run_dir: Path, plan: list[dict[str, Any]]) -> int:
             environment=dict(os.environ),
             announce=announce,
             facts={"port": port},
-            patience=Patience(stalled_after_s=0.6, hung_after_s=1.5, abort_grace_s=0.3, replaced_after_s=0.3),
+            patience=Patience(stalled_after_s=0.6, hung_after_s=1.5, abort_grace_s=0.3, replaced_every_s=0.3),
         ).run()
 
 

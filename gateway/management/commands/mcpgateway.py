@@ -13,7 +13,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import CommandParser
@@ -25,8 +25,10 @@ from mcpserver.lib import control, log
 from mcpserver.lib.command import JsonCommand, Result
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.sockets import listening_socket
-from mcpserver.lib.usage import Process
 from mcpserver.supervisor.vigil import BEAT_EVERY_S
+
+if TYPE_CHECKING:
+    from gateway.runtime import Runtime
 
 
 class Command(JsonCommand):
@@ -91,13 +93,22 @@ def _serve(fd: int | None, spares: dict[int, int], worker: int, pipe: "_Pipe", *
         sockets=[listener],
         limits=settings.LIMITS,
         lifecycle=Lifecycle(on_start=on_start, on_drain=asgi.runtime.drain, on_stop=on_stop),
-        ready=lambda: pipe.ready({"ok": True, "pid": os.getpid()}, lambda: asgi.runtime.used),
+        ready=lambda: pipe.ready({"ok": True, "pid": os.getpid()}, lambda: _beat_of(asgi.runtime)),
         door=asgi.runtime.neighbours.open_door(),
         spares={number: socket.socket(fileno=spare) for number, spare in spares.items()},
     )
     if exit_code:
         raise GatewayError("failed", f"the server ended with {exit_code}", exit_code=Exit.FAILED)
     return exit_code
+
+
+def _beat_of(runtime: "Runtime") -> dict[str, Any]:
+    return {
+        "rss_mb": round(runtime.used.rss_mb, 1),
+        "memory_max_mb": runtime.limits.max_memory_mb,
+        "grace_s": runtime.limits.shutdown_grace_s,
+        "adopted": serving.adopted(),
+    }
 
 
 class _Pipe:
@@ -108,10 +119,10 @@ class _Pipe:
         if fd is not None:
             os.set_blocking(fd, False)
 
-    def ready(self, document: dict[str, Any], used: Callable[[], Process]) -> None:
-        """`used`: what the worker used when it last looked, for the beats."""
+    def ready(self, document: dict[str, Any], beat: Callable[[], dict[str, Any]]) -> None:
+        """`beat`: what the worker has to say from now on, again and again."""
         self.write(document)
-        self._beat(asyncio.get_running_loop(), used)
+        self._beat(asyncio.get_running_loop(), beat)
 
     def write(self, document: dict[str, Any]) -> None:
         if self._fd is None:
@@ -124,10 +135,10 @@ class _Pipe:
             os.close(self._fd)
             self._fd = None
 
-    def _beat(self, loop: asyncio.AbstractEventLoop, used: Callable[[], Process]) -> None:
+    def _beat(self, loop: asyncio.AbstractEventLoop, beat: Callable[[], dict[str, Any]]) -> None:
         if self._fd is not None:
-            loop.call_later(BEAT_EVERY_S, self._beat, loop, used)
-            self.write({"beat": {"rss_mb": round(used().rss_mb, 1), "adopted": serving.adopted()}})
+            loop.call_later(BEAT_EVERY_S, self._beat, loop, beat)
+            self.write({"beat": beat()})
 
 
 def _spare(text: str) -> tuple[int, int]:

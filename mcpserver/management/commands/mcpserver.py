@@ -30,12 +30,11 @@ from mcpserver.lib.command import SCHEMA, Answer, JsonCommand, Result, Subcomman
 from mcpserver.lib.database import unavailable
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.sockets import listening_socket
-from mcpserver.supervisor import door, pidfile
+from mcpserver.supervisor import door, pidfile, plan
 from mcpserver.supervisor.arbiter import Arbiter
 from mcpserver.supervisor.plan import Spec
 
-# After the drain a worker may take this long to leave before it is killed; sweeping up and answering takes the rest.
-AFTER_DRAIN_S = 5.0
+# What sweeping up and answering takes after the last process was told to end, and killed if need be.
 SWEEP_S = 10.0
 ASK_TIMEOUT_S = 5.0
 # Workers whose supervisor was killed close the port as soon as their loop turns.
@@ -76,7 +75,7 @@ class Stop(Subcommand):
     def run(self) -> Result:
         began_at = time.monotonic()
         pid = _owner()
-        patience_s = _grace_s() + SWEEP_S
+        patience_s = _stops_within_s() + SWEEP_S
         document = _asked_to_stop(pid, patience_s)
         left_s = max(1.0, patience_s - (time.monotonic() - began_at))
         if not pidfile.wait_until_free(settings.MCP_RUN_DIR, timeout_s=left_s):
@@ -188,7 +187,6 @@ def _gateway(number: int, sockets: Sequence[socket.socket], address: Mapping[str
         number=number,
         control=settings.MCP_RUN_DIR / f"gateway-{number}.sock",
         beats=True,
-        memory_max_mb=settings.LIMITS.max_memory_mb,
         environment=address,
         grace_s=_grace_s(),
     )
@@ -329,7 +327,14 @@ def _owner() -> int:
 
 
 def _grace_s() -> float:
-    return float(settings.LIMITS.shutdown_grace_s) + AFTER_DRAIN_S
+    return plan.with_farewell(settings.LIMITS.shutdown_grace_s)
+
+
+def _stops_within_s() -> float:
+    """As those that run know it: their configuration file may say more than our environment."""
+    with suppress(GatewayError):
+        return float(_asked({"op": "status"}, timeout_s=ASK_TIMEOUT_S).get("grace_s", 0.0)) or _grace_s()
+    return _grace_s()
 
 
 def _url(host: str, port: int) -> str:

@@ -29,6 +29,12 @@ def test_what_is_over_its_limit_is_shed_until_it_is_well_below(used, before, aft
     assert guards.shedding(before, used, LIMITS) == after
 
 
+def test_the_smallest_cpu_limit_too_is_come_back_from():
+    limits = Limits(max_cpu_percent=8)
+    assert guards.shedding(("cpu",), Process(cpu_percent=5), limits) == ("cpu",)
+    assert guards.shedding(("cpu",), Process(cpu_percent=3), limits) == ()
+
+
 def test_connections_get_what_others_leave_and_sixty_four_files_stay_in_reserve():
     assert guards.room(Process(open_files=150), 100, LIMITS) == 1024 - 64 - 50
     assert guards.room(Process(open_files=2000), 0, LIMITS) == 1

@@ -109,7 +109,7 @@ def test_without_names_nothing_tells_what_a_remote_is_called() -> None:
         ({"connections": 80}, []),
         ({"process": Process(rss_mb=410)}, ["high_memory"]),
         ({"process": Process(open_files=820)}, ["high_files"]),
-        ({"process": Process(cpu_percent=81)}, ["high_cpu"]),
+        ({"process": Process(cpu_percent=65)}, ["high_cpu"]),
         ({"disk": Disk(percent=90.1)}, ["high_disk"]),
         ({"errors_per_minute": 10.1}, ["high_errors"]),
         ({"latency_ms": {"p99": 5001}}, ["high_latency"]),

@@ -82,6 +82,7 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         "config": {"revision": 2, "sha256": "ab"},
         "warnings": ["demo: a tool changed", "demo: another"],
         "workers": 2,
+        "limits": {},
         "process": {"rss_mb": 90.0, "cpu_percent": 5.0, "open_files": 40},
         "keys": {"held": 2, "remembered": 1, "stale": True, "uses_dropped": 3},
         "log": {"dropped": 3, "stopped": True},

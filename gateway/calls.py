@@ -5,7 +5,6 @@ What a remote did wrong becomes an answer that says so: for a tool a result with
 """
 
 import math
-from enum import StrEnum
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -13,6 +12,7 @@ from msgspec import UNSET, Raw
 from gateway.elicitations import Errand
 from gateway.joined import SIGNATURE, own_uri
 from gateway.listing import Entry
+from gateway.record import Verdict
 from gateway.subscriptions import Subscriber
 from keys.principal import Principal
 from mcpserver.protocol import codes, headers, inbound, jsonrpc, results
@@ -27,17 +27,6 @@ SERVER_INFO = jsonrpc.encode(SIGNATURE[inbound.SERVER_INFO])
 # "input_required" is served before it comes here; "task" only where the client knows tasks, and remotes are told which do.
 _RESULT_TYPES = ("complete", "input_required", "task")
 _READ_HINTS = b'"ttlMs":0,"cacheScope":"private"'
-
-
-class Verdict(StrEnum):
-    """How a request ended, for the log line and the counters."""
-
-    OK = "ok"
-    TOOL_ERROR = "tool_error"
-    INPUT_REQUIRED = "input_required"
-    REFUSED = "refused"  # the remote, or we, said no in JSON-RPC
-    FAILED = "failed"  # the remote gave no usable answer
-    CANCELLED = "cancelled"
 
 
 class Served(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from gateway import inventory, metrics, report, serving
+from gateway import access, inventory, metrics, report, serving
 from gateway.calls import Visit
 from gateway.runtime import Runtime
 from keys.principal import Principal
@@ -96,11 +96,14 @@ class Control:
         clock = self._runtime.clock
         began = clock.monotonic()
         visit = Visit(call, _OPERATOR, self._runtime.snapshot, lambda method, params: None, {})
+        access.begin("mcp tools call")
         served = await self._runtime.pipeline.serve(visit)
+        seconds, size = clock.monotonic() - began, len(served.body)
+        self._runtime.record.tell(visit, "control", served.verdict, served.code, size, seconds)
         message = json.loads(served.body)
         error, result = message.get("error"), message.get("result")
         ok = error is None and not (result or {}).get("isError", False)
-        document: dict[str, Any] = {"ok": ok, "latency_ms": round((clock.monotonic() - began) * 1000, 1)}
+        document: dict[str, Any] = {"ok": ok, "latency_ms": round(seconds * 1000, 1)}
         if error is not None:
             return document | {"error": "refused", "message": error.get("message", ""), "code": error.get("code")}
         if not ok:

@@ -50,6 +50,7 @@ QUEUED = Histogram(
     buckets=(0.01, 0.1, 0.5, 1, 5, 15, 60),
 )
 CUT = Counter("mcp_cut_answers_total", "Answers that were too large: cut, or refused where nothing could be", ["how"])
+UNRECORDED = Counter("mcp_calls_unrecorded_total", "Calls that were served and are not in their record")
 
 SPANS = Counter("mcp_spans_total", "Spans of traces by what became of them: sent, failed, dropped", ["outcome"])
 

@@ -52,6 +52,7 @@ def document(runtime: "Runtime") -> dict[str, Any]:
             "waited": runtime.budget.waited,
         },
         "log": {"dropped": lines.dropped, "stopped": lines.stopped},
+        "calls": runtime.record.facts(),
         "process": {
             "rss_mb": round(runtime.used.rss_mb, 1),
             "cpu_percent": round(runtime.used.cpu_percent, 1),

@@ -20,11 +20,12 @@ from msgspec import Raw
 from gateway import asking, state
 from gateway.asking import InputRequired, Question
 from gateway.attempts import Attempts
-from gateway.calls import Served, Verdict, Visit, answered, error, exchange_for, refusal, runs_tasks, worded
+from gateway.calls import Served, Visit, answered, error, exchange_for, refusal, runs_tasks, worded
 from gateway.catalog import Catalog
 from gateway.elicitations import Elicitations
 from gateway.listing import Entry
 from gateway.parking import Parked, Parking
+from gateway.record import Verdict
 from gateway.state import NotOurs, Sealer, State
 from gateway.tasks import TaskIds
 from mcpserver.protocol import codes, jsonrpc, results

@@ -30,6 +30,7 @@ from gateway.parking import Parking
 from gateway.pins import KnownPins
 from gateway.pipeline import Pipeline
 from gateway.rates import Rates
+from gateway.record import Record, Write
 from gateway.remembered import Remembered
 from gateway.resumption import Trail, Trails
 from gateway.rounds import Rounds
@@ -83,9 +84,10 @@ class Runtime:
         data_dir: Path,
         berths: Path | None = None,
         share: "Callable[[Neighbours], Cluster] | None" = None,
+        record: Write | None = None,
     ) -> None:
         """`share` makes what several workers and machines have in common. `berths`: where several workers agree which of them
-        runs a stdio remote's process; None: there is one worker."""
+        runs a stdio remote's process; None: there is one worker. `record` stores calls."""
         self.limits = limits
         self._started_with = limits
         self.clock = clock
@@ -98,6 +100,7 @@ class Runtime:
         self.sessions = Sessions(secret, self.neighbours.own)
         self.homes = Homes(self.neighbours, self.cluster)
         self.recent = Recent(clock.monotonic)
+        self.record = Record(record)
         self.credentials = credentials.for_gateway(clock, self._credential_changed)
         self.budget = Budget(limits.max_payload_memory_mb * MIB, read_max_bytes=limits.read_max_bytes)
         self.pool = Pool(
@@ -168,6 +171,7 @@ class Runtime:
             asyncio.create_task(self._watch(), name="watch"),
             asyncio.create_task(self._stay_within_limits(), name="guards"),
         ]
+        self.record.start()
         if self.cluster is not None:
             await self.cluster.tick()  # before a session of another worker can come here
             self._tasks.append(asyncio.create_task(self._share(self.cluster), name="cluster"))
@@ -190,6 +194,7 @@ class Runtime:
             leave()
 
     async def stop(self) -> None:
+        await self.record.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -235,6 +240,7 @@ class Runtime:
         self.limits = configured(self._started_with, snapshot.gateway.limits, self._environment)
         self.slots.follow(self.limits)
         serving.follow(self.limits)
+        self.record.mode = snapshot.gateway.audit
         self.cuts.max_bytes = self.limits.max_tool_response_size
         self.budget.max_bytes = self.limits.max_payload_memory_mb * MIB
         self.budget.read_max_bytes = self.limits.read_max_bytes

@@ -24,7 +24,8 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import mcpserver
-from gateway.calls import Verdict, Visit
+from gateway.calls import Visit
+from gateway.record import Verdict
 from gateway.span_export import Counted, exporting
 from mcpserver.protocol import inbound, jsonrpc
 from mcpserver.protocol.inbound import Call

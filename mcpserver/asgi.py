@@ -24,7 +24,7 @@ from gateway.endpoint.http import Receive, Scope, Send  # noqa: E402
 from gateway.neighbours import Neighbours  # noqa: E402
 from gateway.runtime import Runtime  # noqa: E402
 from mcpserver.lib.clock import SystemClock  # noqa: E402
-from monitoring import facts  # noqa: E402
+from monitoring import calls, facts  # noqa: E402
 
 
 def _cluster(neighbours: Neighbours) -> Any:
@@ -46,6 +46,7 @@ runtime = Runtime(
     run_dir=settings.MCP_RUN_DIR,
     data_dir=settings.MCP_DATA_DIR,
     share=_cluster if settings.REDIS_URL else None,
+    record=calls.write,
 )
 _endpoint = Endpoint(
     runtime,

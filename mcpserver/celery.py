@@ -25,6 +25,8 @@ SCHEDULE: dict[str, float] = {
     "monitoring.beat": 10.0,
     # Looks whether the day has its backup.
     "monitoring.backup": 60.0,
+    # Deletes calls that are too old or too many.
+    "monitoring.prune_calls": 60.0,
     # Looks for remotes that are due, each at its own probe_interval.
     "remotes.probe": 5.0,
 }

@@ -127,6 +127,8 @@ def assemble(
         ),
         uses_dropped=int((said.get("keys") or {}).get("uses_dropped") or 0),
         log_lines_dropped=int((said.get("log") or {}).get("dropped", log.state().dropped)),
+        calls_dropped=int((said.get("calls") or {}).get("dropped") or 0),
+        calls_stopped=str((said.get("calls") or {}).get("stopped") or ""),
         silent=tuple(said.get("silent") or ()),
         beat_age_s=stored.beat_age_s,
         tasks=stored.tasks,

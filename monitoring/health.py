@@ -72,6 +72,8 @@ class Facts:
     clock_synchronised: bool | None = None
     log_lines_dropped: int = 0
     uses_dropped: int = 0
+    calls_dropped: int = 0
+    calls_stopped: str = ""
     tokens_unsaved: int = 0
     silent: tuple[str, ...] = ()
     beat_age_s: float | None = None
@@ -165,6 +167,7 @@ def disk(facts: Facts) -> dict[str, Any]:
         "stopped_writes": facts.disk.stopped_writes,
         "log_lines_dropped": facts.log_lines_dropped,
         "uses_dropped": facts.uses_dropped,
+        "calls_dropped": facts.calls_dropped,
     }
 
 
@@ -193,6 +196,10 @@ def _ailments(facts: Facts) -> list[Warning]:
         found.append(Warning("tokens_unsaved", why))
     if facts.disk.stopped_writes:
         found.append(Warning("stopped_writes", "the disk cannot be written: logs and audit lines are being dropped"))
+    if facts.calls_stopped:
+        found.append(
+            Warning("calls_stopped", f"calls cannot be recorded ({facts.calls_stopped}): they wait, or are lost")
+        )
     return found
 
 

@@ -73,6 +73,7 @@ def merged(workers: Sequence[Mapping[str, Any]]) -> Document | None:
         "process": _process(workers),
         "keys": _keys([one.get("keys") or {} for one in workers]),
         "log": _log([one.get("log") or {} for one in workers]),
+        "calls": _calls([one.get("calls") or {} for one in workers]),
         "errors": {"rate": sum(float((one.get("errors") or {}).get("rate") or 0) for one in workers)},
         "latency": {name: _worst_latency(workers, name) for name in ("p50", "p95", "p99")},
     }
@@ -95,6 +96,7 @@ def document(gathered: Gathered) -> Document:
         "disk": health.disk(facts),
         "errors": {"rate": round(facts.errors_per_minute, 2)},
         "latency": dict(facts.latency_ms),
+        "calls": live.get("calls") or _calls(()),
         "worker": {"alive": facts.dependencies.get("worker") == "ok", "last_beat_s": _rounded(gathered.beat_age_s)},
         "dependencies": _dependencies(facts),
         "clock": {"synced": facts.clock_synchronised, "skew_s": None},
@@ -215,6 +217,16 @@ def _log(said: Sequence[Mapping[str, Any]]) -> Document:
     return {
         "dropped": sum(int(one.get("dropped") or 0) for one in said),
         "stopped": any(one.get("stopped") for one in said),
+    }
+
+
+def _calls(said: Sequence[Mapping[str, Any]]) -> Document:
+    """The record of calls: those that wait to be written, those that were lost, and why none can be written, if so."""
+    return {
+        "audit": next((one["mode"] for one in said if one.get("mode")), None),
+        "waiting": sum(int(one.get("waiting") or 0) for one in said),
+        "dropped": sum(int(one.get("dropped") or 0) for one in said),
+        "stopped": next((one["stopped"] for one in said if one.get("stopped")), None),
     }
 
 

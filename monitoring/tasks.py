@@ -4,11 +4,12 @@ import logging
 
 from celery import shared_task
 from celery.signals import task_failure, task_postrun
+from django.conf import settings
 
 from mcpserver.lib.clock import SystemClock
 from mcpserver.lib.database import UNUSABLE, unavailable
 from mcpserver.lib.errors import GatewayError
-from monitoring import services
+from monitoring import calls, services
 from monitoring.backups import saving
 
 log = logging.getLogger("mcp.backups")
@@ -52,3 +53,16 @@ def backup() -> None:
     else:
         if made is not None:
             log.info("backup of this day: %s", made["file"])
+
+
+@shared_task(name="monitoring.prune_calls", ignore_result=True)  # type: ignore[untyped-decorator]
+def prune_calls() -> None:
+    """Keep the record of calls within its bounds. Deleting needs no room: on a full disk it is what makes some."""
+    limits = settings.LIMITS
+    try:
+        pruned = calls.prune(SystemClock().now(), rows=limits.calls_keep_rows, days=limits.calls_keep_days)
+    except UNUSABLE as error:
+        log.warning("calls not pruned yet: %s", unavailable(error).message)
+    else:
+        if pruned:
+            log.info("%d calls pruned from their record", pruned)

@@ -11,11 +11,12 @@
 from functools import lru_cache
 from urllib.parse import parse_qs
 
-from gateway import cuts
+from gateway import access, cuts
+from gateway.access import Access
 from gateway.endpoint import batch, stateless, streamable
 from gateway.endpoint.elsewhere import Elsewhere
 from gateway.endpoint.gate import Gate
-from gateway.endpoint.http import Answer, Receive, Scope, Send, read_body, refused, respond
+from gateway.endpoint.http import Answer, Answering, Receive, Scope, Send, read_body, refused, respond
 from gateway.endpoint.legacy_sse import LegacySse
 from gateway.runtime import Runtime
 from gateway.serving import ClientGone
@@ -38,12 +39,21 @@ class Endpoint:
         self._elsewhere = Elsewhere(runtime)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        about = access.begin(f"{scope['method']} {scope['path']}")
+        scope["request_id"] = about.id
+        failed = False
         try:
-            await self._serve(scope, receive, send)
+            await self._serve(scope, receive, Answering(send, about), about)
         except ClientGone:
-            return
+            about.is_gone = True
+        except Exception:
+            failed = True
+            raise
+        finally:
+            access.ended(about, failed=failed)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, about: Access) -> None:
+        about.source = source = self._gate.source(scope)
         headers, doubled = inbound.single(scope["headers"])
         turned_away = self._gate.turns_away(headers, doubled)
         if turned_away is not None:
@@ -53,12 +63,15 @@ class Endpoint:
         if method not in _ALLOWED[path]:
             await respond(send, _not_allowed(path, *_ALLOWED[path]))
             return
-        principal = await self._gate.admits(headers, doubled, self._gate.source(scope))
+        principal = await self._gate.admits(headers, doubled, source)
         if isinstance(principal, Answer):
             await respond(send, principal)
             return
+        about.key = principal.key_id
+        if path != "/mcp":
+            about.transport = "sse"
         if method == "POST":
-            await self._post(scope, principal, headers, doubled, receive, send)
+            await self._post(scope, principal, headers, doubled, receive, send, about)
         elif path == "/sse":
             await self._legacy.get(principal, receive, send)
         elif (wrong := _wrong_head(headers, doubled)) is not None:
@@ -77,6 +90,7 @@ class Endpoint:
         doubled: bytes | None,
         receive: Receive,
         send: Send,
+        about: Access,
     ) -> None:
         wrong = _wrong_type(headers)
         if wrong is not None:
@@ -84,6 +98,7 @@ class Endpoint:
             return
         body = await read_body(receive)
         if body is None:
+            about.is_gone = True
             return
         if scope["path"] != "/mcp":
             await self._message(scope, principal, body, receive, send)
@@ -96,10 +111,13 @@ class Endpoint:
             else:
                 await respond(send, refused(400, error.code, error.message, id=error.id))
             return
+        about.method = getattr(message, "method", "response")
         era = _era(headers, doubled, message)
         if isinstance(era, Answer):
             await respond(send, era)
-        elif era == MODERN:
+            return
+        about.era = era
+        if era == MODERN:
             keeper = _keeper(self._runtime, principal, message)
             if not (keeper and await self._elsewhere.worker(keeper, scope, body, receive, send)):
                 await stateless.post(self._runtime, principal, message, headers, doubled, receive, send)

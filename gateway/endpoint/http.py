@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.access import HEADER, Access
 from mcpserver.protocol import jsonrpc
 
 Scope = MutableMapping[str, Any]
@@ -19,6 +20,26 @@ EVENT_STREAM: tuple[Header, ...] = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # or nginx keeps events back
 )
+
+
+class Answering:
+    """`send` of one request: the answer carries the request's id, and what it is stays known for the request's line."""
+
+    __slots__ = ("_access", "_send")
+
+    def __init__(self, send: Send, about: Access) -> None:
+        self._send = send
+        self._access = about
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """No coroutine of its own: this is on the path of every answer."""
+        about = self._access
+        if message["type"] == "http.response.start":
+            about.status = message["status"]
+            message["headers"].append((HEADER, about.id.encode()))
+        elif not about.is_told and not about.is_stream:
+            about.said = message["body"]
+        return self._send(message)
 
 
 class Answer(msgspec.Struct, frozen=True):

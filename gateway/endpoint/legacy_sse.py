@@ -10,6 +10,7 @@ import secrets
 
 import msgspec
 
+from gateway import access
 from gateway.calls import Served
 from gateway.endpoint import batch, stream
 from gateway.endpoint.asker import answered, asker
@@ -148,6 +149,7 @@ class LegacySse:
         return session
 
     def _start(self, line: Line, session: Session, call: Call) -> None:
+        access.current().is_told = True  # when it is served, which is after this request's end
         task = asyncio.create_task(self._serve(line, session, call))
         ongoing = session.open_calls[call.id] = Ongoing(task)
         line.tasks.add(task)

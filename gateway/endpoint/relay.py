@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway import metrics
+from gateway import access, metrics
 from gateway.endpoint.http import Answer, Message, Receive, Scope, Send, refused, respond
 from gateway.endpoint.stream import SHUTDOWN
 from gateway.neighbours import Neighbours, Place
@@ -155,6 +155,7 @@ class _Passage:
                 await self._finish(SHUTDOWN)
 
     async def _pass_on(self, response: Response) -> None:
+        _told_elsewhere(response.headers.pop(access.HEADER, b""))
         headers = [(name, value) for name, value in response.headers.items() if name not in _HOP_BY_HOP]
         if b"content-length" in response.headers and response.status != 204:
             headers.append((b"content-length", response.headers[b"content-length"]))
@@ -176,6 +177,8 @@ class _Passage:
     async def _broken_off(self, status: int, why: str) -> None:
         """Half a document can only be cut off. A stream that belongs to requests says what became of them, and any other one
         ends: its client comes back."""
+        about = access.current()
+        about.is_told, about.status = False, status  # who served it is not there any more to tell
         if not self._begun:
             await respond(self._send, refused(status, codes.INTERNAL_ERROR, why, id=next(iter(_ids(self._body)), None)))
         elif not self._is_stream:
@@ -281,6 +284,13 @@ def _unavailable(why: str, body: bytes | None) -> Answer:
 
 def _last(words: bytes) -> Message:
     return {"type": "http.response.body", "body": words, "more_body": False}
+
+
+def _told_elsewhere(id: bytes) -> None:
+    """The worker that served it has told of it, under its own id, which the client gets too."""
+    about = access.current()
+    about.is_told = True
+    about.id = id.decode("latin-1") or about.id
 
 
 async def _client_leaves(receive: Receive) -> None:

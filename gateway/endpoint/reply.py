@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
+from gateway import access
 from gateway.endpoint.http import EVENT_STREAM, Answer, Header, Receive, Send, respond
 from gateway.endpoint.young import TICK_S, Young
 from gateway.outbox import Outbox
@@ -44,6 +45,7 @@ class Reply:
         self._outbox: Outbox | None = None
         self._pump: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._about = access.current()
         _young.add(self)
 
     def notify(self, method: str, params: bytes | None) -> None:
@@ -165,7 +167,7 @@ class Reply:
 
     def _left(self) -> None:
         if not self.gone:
-            self.gone = True
+            self.gone = self._about.is_gone = True
             if self._trail is not None and self._outbox is not None:
                 self._trail.leave(self._outbox)
                 self._outbox.end()

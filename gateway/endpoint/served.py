@@ -1,28 +1,22 @@
 """One request served: a slot around it, the pipeline inside, one line in the log and one count in the metrics at its end."""
 
-import itertools
-import os
-
 import msgspec
 
-from gateway import metrics
-from gateway.calls import Served, Verdict, Visit
+from gateway import access, metrics
+from gateway.calls import Served, Visit
 from gateway.endpoint.asker import asker
 from gateway.endpoint.http import JSON, Answer
 from gateway.endpoint.reply import Reply
 from gateway.rates import TooOften
+from gateway.record import Verdict
 from gateway.runtime import Runtime
 from gateway.sessions import Session
 from gateway.slots import Full
 from gateway.subscriptions import Subscriber
 from keys.principal import Principal
-from mcpserver.lib import log
 from mcpserver.protocol import codes, inbound, jsonrpc, versions
 from mcpserver.protocol.inbound import Call
 from remotes.upstream.envelope import Ask, Notify
-
-_numbers = itertools.count(1)
-_PROCESS = f"{os.getpid():x}"
 
 
 class Level(msgspec.Struct):
@@ -30,11 +24,6 @@ class Level(msgspec.Struct):
 
 
 _level = msgspec.json.Decoder(Level)
-
-
-def request_id() -> str:
-    """Short, unique within this host's uptime for all that matters; the log line and the client's answer both carry it."""
-    return f"{_PROCESS}-{next(_numbers):x}"
 
 
 async def serve(
@@ -50,22 +39,23 @@ async def serve(
     subscriber: Subscriber | None = None,
 ) -> Served | Full:
     """Serve one request. Cancelling it cancels the remote's work and is logged as such."""
-    if principal.grant.is_limited and (full := await runtime.rates.take(principal)) is not None:
-        metrics.REFUSED.labels("rate").inc()
-        return full
     monotonic = runtime.clock.monotonic
     began = monotonic()
     visit = Visit(call, principal, runtime.snapshot, _filtered(call, notify), headers, ask, session_id, subscriber)
-    if (full := runtime.slots.requests.take(principal.key_id)) is not None:
-        if (full := await _turn(runtime, visit, full)) is not None:
-            metrics.REFUSED.labels("requests").inc()
-            return full
-        visit.waited_s = monotonic() - began
-    traced = runtime.tracing.request(call, headers) if runtime.tracing is not None else None
-    verdict, code = Verdict.CANCELLED, 0
+    verdict, code, answer_bytes, has_slot, traced = Verdict.CANCELLED, 0, 0, False, None
     try:
+        if principal.grant.is_limited and (full := await runtime.rates.take(principal)) is not None:
+            raise TooOften(full)
+        if (full := runtime.slots.requests.take(principal.key_id)) is not None:
+            if (full := await _turn(runtime, visit, full)) is not None:
+                metrics.REFUSED.labels("requests").inc()
+                verdict, code = Verdict.REFUSED, codes.INTERNAL_ERROR
+                return full
+            visit.waited_s = monotonic() - began
+        has_slot = True
+        traced = runtime.tracing.request(call, headers) if runtime.tracing is not None else None
         served = await runtime.pipeline.serve(visit)
-        verdict, code = served.verdict, served.code
+        verdict, code, answer_bytes = served.verdict, served.code, len(served.body)
         return served
     except TooOften as refused:
         metrics.REFUSED.labels("rate").inc()
@@ -76,27 +66,14 @@ async def serve(
         raise
     finally:
         seconds = monotonic() - began
-        runtime.slots.requests.give_back(principal.key_id, visit.remote)
+        if has_slot:
+            runtime.slots.requests.give_back(principal.key_id, visit.remote)
+            runtime.recent.note(call.method, visit.remote, verdict, seconds, visit.name)
         for errand in visit.errands:
             errand.notify = None
-        runtime.recent.note(call.method, visit.remote, verdict, seconds, visit.name)
-        id = request_id()
         if traced is not None:
-            traced.end(visit, transport, verdict, code, id)
-        log.access(
-            {
-                "method": call.method,
-                "key": principal.key_id,
-                "remote": visit.remote,
-                "name": visit.name,
-                "era": call.revision,
-                "transport": transport,
-                "outcome": verdict.value,
-                "code": code,
-            },
-            request=id,
-            ms=round(seconds * 1000, 2),
-        )
+            traced.end(visit, transport, verdict, code, access.current().id)
+        runtime.record.tell(visit, transport, verdict, code, answer_bytes, seconds)
 
 
 async def _turn(runtime: Runtime, visit: Visit, full: Full) -> Full | None:

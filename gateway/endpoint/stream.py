@@ -7,7 +7,7 @@ and the client. The age limit is spread over five minutes, so that a thousand st
 import asyncio
 import random
 
-from gateway import metrics
+from gateway import access, metrics
 from gateway.endpoint.http import EVENT_STREAM, Header, Receive, Send
 from gateway.outbox import Outbox
 from mcpserver.lib.limits import Limits
@@ -28,8 +28,12 @@ async def run(
     await send({"type": "http.response.body", "body": first, "more_body": True})
     watcher = asyncio.create_task(_leaves(receive, outbox))
     metrics.STREAMS.inc()
+    about = access.current()
+    access.opened(about)
+    about.is_gone = True  # until it is known that it was ended from our side
     try:
-        return await _pump(outbox, send, limits, watcher)
+        about.is_gone = not await _pump(outbox, send, limits, watcher)
+        return not about.is_gone
     finally:
         metrics.STREAMS.dec()
         watcher.cancel()

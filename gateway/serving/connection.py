@@ -16,6 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
+from gateway import access
 from gateway.serving.rules import (
     FULL,
     HEAD_TOO_LARGE,
@@ -30,6 +31,9 @@ from gateway.serving.rules import (
 
 if TYPE_CHECKING:
     from gateway.serving.server import Server
+
+# Of what a refused client asked for.
+_TOLD_MAX = 256
 
 
 _TLS_HANDSHAKE = b"\x16\x03"
@@ -171,8 +175,15 @@ class Connection(HTTPChannel):
         # As long as it is registered, Twisted keeps the half-close back for what a producer might still write.
         self._networkProducer.unregisterProducer()
         self.transport.resumeProducing()
-        self.transport.write(refusal.closing_answer())
+        self.transport.write(refusal.closing_answer(self._told(refusal)))
         self.transport.loseWriteConnection()
+
+    def _told(self, refusal: Refusal) -> str:
+        """The line about it, and its id. About whoever connected: what a proxy says of others stands in headers."""
+        path = getattr(self, "_path", b"").partition(b"?")[0]
+        what = b"%b %b" % (getattr(self, "_command", b""), path) if path else b"no request"
+        source = getattr(self.getPeer(), "host", "")
+        return access.refused(what[:_TOLD_MAX].decode("latin-1"), source, refusal.status, refusal.message)
 
     def _drop(self, data: bytes) -> None:
         self._dropped_bytes += len(data)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from daphne.http_protocol import WebRequest
 
+from gateway import access
 from gateway.serving.lifecycle import ClientGone
 from gateway.serving.rules import (
     FAILED,
@@ -134,22 +135,25 @@ class Request(WebRequest):  # type: ignore[misc]
         except ClientGone:
             pass
         except asyncio.CancelledError:
-            self._make_up_for(STOPPING if self.server.is_draining else FAILED)
+            self._make_up_for(STOPPING if self.server.is_draining else FAILED, scope)
             return
         except Exception:
             log.exception("the application failed on %s %s", scope["method"], scope["path"])
         finally:
             self.server.forget_request(self)
-        self._make_up_for(FAILED)
+        self._make_up_for(FAILED, scope)
 
-    def _make_up_for(self, refusal: Refusal) -> None:
+    def _make_up_for(self, refusal: Refusal, scope: Message) -> None:
         """Answer in the application's place; where it had begun to, only an early end can tell the client."""
         if self.is_over:
             return
         if self._response_started:
             self.channel.loseConnection()
             return
-        self._begin({"status": refusal.status, "headers": refusal.headers})
+        headers = refusal.headers
+        if id := scope.get("request_id"):
+            headers.append((access.HEADER, id.encode()))
+        self._begin({"status": refusal.status, "headers": headers})
         self.write(refusal.body)
         self.finish()
 

@@ -121,11 +121,11 @@ class Refusal:
             lines.append((b"retry-after", str(self.retry_after_s).encode()))
         return lines
 
-    def closing_answer(self) -> bytes:
-        """The whole HTTP answer of a refusal after which the connection is never used again."""
+    def closing_answer(self, id: str) -> bytes:
+        """The whole HTTP answer of a refusal after which the connection is never used again; `id`: the request's."""
         head = b"HTTP/1.1 %d %s\r\n" % (self.status, self.reason.encode())
         lines = b"".join(b"%s: %s\r\n" % line for line in self.headers)
-        return head + lines + b"connection: close\r\n\r\n" + self.body
+        return head + lines + b"x-request-id: %s\r\nconnection: close\r\n\r\n" % id.encode() + self.body
 
 
 def too_large(limit: int) -> Refusal:

@@ -1,11 +1,12 @@
 """What `mcpkey` reads from its command line: spans, counts, and what a key may use."""
 
 import argparse
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandParser
 
+from mcpserver.lib.clock import SystemClock
 from mcpserver.lib.command import usage_error
 from mcpserver.lib.duration import duration
 
@@ -88,6 +89,20 @@ def time(text: str) -> timedelta:
         return duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def moment(text: str) -> datetime:
+    """So long ago, or a time in ISO 8601: UTC where it does not say."""
+    try:
+        return SystemClock().now() - duration(text)
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        why = f"{text!r} is neither a duration such as 2h nor a time such as 2026-11-22T10:00"
+        raise argparse.ArgumentTypeError(why) from None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def count(text: str) -> int:

@@ -46,6 +46,9 @@ class Limits:
     log_max_bytes: int = 10 * MIB
     log_files: int = 5
     backup_keep: int = 10
+    # The record of calls in the database: 60 MB, or a month, whichever is less.
+    calls_keep_rows: int = 250_000
+    calls_keep_days: float = 30
 
     @property
     def read_max_bytes(self) -> int:

@@ -107,7 +107,7 @@ def stop() -> None:
     writer.finish()
 
 
-def access(fields: dict[str, Any], *, request: str, ms: float) -> None:
+def access(fields: dict[str, Any], *, request: str, ms: float, at: float | None = None) -> None:
     """One line for one request, from the event loop: costs an append. The dict is handed over and changed no more.
 
     `request` and `ms` are our own, and new in each line; the fields are those that come again. Values are those of JSON; text
@@ -116,7 +116,7 @@ def access(fields: dict[str, Any], *, request: str, ms: float) -> None:
     """
     writer = _writer
     if writer is not None and writer.wants_access:
-        writer.put((time.time(), fields, request, ms))
+        writer.put((at or time.time(), fields, request, ms))
 
 
 def state() -> State:

@@ -123,8 +123,8 @@ def _reach(value: object) -> tuple[Reach, list[Finding]]:
 def _options(section: schema.GatewaySection | None) -> GatewayOptions:
     if section is None:
         return GatewayOptions()
-    given = section.model_dump(exclude_none=True, exclude={"max_tool_name"})
-    return GatewayOptions(max_tool_name=section.max_tool_name, limits=MappingProxyType(given))
+    given = section.model_dump(exclude_none=True, exclude={"max_tool_name", "audit"})
+    return GatewayOptions(section.max_tool_name, section.audit, MappingProxyType(given))
 
 
 def _problems(findings: list[Finding], found: Document) -> tuple[Problem, ...]:

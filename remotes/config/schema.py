@@ -191,6 +191,12 @@ class GatewaySection(Section):
     breaker_window_s: Annotated[Seconds | None, Field(description="Within this time.")] = None
     breaker_open_s: Annotated[Seconds | None, Field(description="Before the first new try.")] = None
     backup_keep: Annotated[int | None, Field(ge=1, le=1000, description="Backups of each kind that are kept.")] = None
+    audit: Annotated[
+        Literal["off", "calls", "arguments"],
+        Field(
+            description="What the record of calls keeps: who called what and how it ended, also with which arguments."
+        ),
+    ] = "calls"
 
 
 class ConfigFile(Section):

@@ -16,6 +16,7 @@ Transport = Literal["stdio", "http", "sse"]
 Era = Literal["auto", "2024-11-05", "2025-11-25", "2026-07-28"]
 Isolation = Literal["auto", "shared", "key", "session"]
 Pin = Literal["warn", "hold", "off"]
+Audit = Literal["off", "calls", "arguments"]
 
 # Seconds, where the file says nothing.
 TIMEOUT_S = 60.0
@@ -118,6 +119,7 @@ class GatewayOptions:
     """The `gateway:` section: what can change while the gateway runs."""
 
     max_tool_name: int = 55
+    audit: Audit = "calls"
     limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -40,7 +40,11 @@ def resolved(
     masked = Expander({name: redact.MASK for name, text in environment.items() if text}, _masking(read_file))
     return {
         "version": 1,
-        "gateway": {"max_tool_name": snapshot.gateway.max_tool_name, **snapshot.gateway.limits},
+        "gateway": {
+            "max_tool_name": snapshot.gateway.max_tool_name,
+            "audit": snapshot.gateway.audit,
+            **snapshot.gateway.limits,
+        },
         "allow_private_networks": value.get("allow_private_networks", False),
         "mcpServers": {
             name: _remote(spec, value["mcpServers"][name], masked) for name, spec in snapshot.remotes.items()

@@ -17,7 +17,7 @@ from tests.system.load import load, modern, session
 
 DEMO = {"command": sys.executable, "args": ["-m", "remotes.demo"], "cwd": str(ROOT)}
 # Tests of what is stored: every kind of row, each change of it, and who wins when two change it at once.
-STORED = ("keys_services", "circuits", "backups", "tokens_stored", "tool_pins")
+STORED = ("keys_services", "circuits", "backups", "tokens_stored", "tool_pins", "calls_record")
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,18 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandParser
 
-from keys import selectors
 from keys.management import arguments
-from mcpserver.lib.clock import SystemClock
 from mcpserver.lib.command import Lines, Subcommand
-from mcpserver.lib.database import UNUSABLE
 from mcpserver.lib.errors import Exit, GatewayError
 from monitoring import logs
+from remotes.management.mcp.asked import ids
 
 _FOLLOW_S = 0.3
 _LEVELS = ("debug", "info", "warning", "error")
@@ -31,10 +29,10 @@ class Logs(Subcommand):
         parser.add_argument("--key", default="", metavar="NAME", help="only of this key, by name or id")
         parser.add_argument("--request", default="", metavar="ID", help="only of this request")
         parser.add_argument("--level", choices=_LEVELS, default="", help="this level or worse")
-        parser.add_argument("--since", type=arguments.time, metavar="TIME", help="not older than this, such as 2h")
+        parser.add_argument("--since", type=arguments.moment, metavar="TIME", help="not older: 2h, or 2026-11-22T10:00")
 
     def run(
-        self, *, follow: bool, lines: int, mcp: str, key: str, request: str, level: str, since: timedelta | None
+        self, *, follow: bool, lines: int, mcp: str, key: str, request: str, level: str, since: datetime | None
     ) -> Lines:
         folder = Path(settings.MCP_LOG_DIR)
         if settings.MCP_LOG_TARGET == "stdout":
@@ -43,8 +41,7 @@ class Logs(Subcommand):
         if not follow and not logs.files(folder):
             hint = "start the gateway with: mcpserver start"
             raise GatewayError("not_found", f"there is no log in {folder}", hint=hint, exit_code=Exit.NOT_FOUND)
-        start = datetime.now(UTC) - since if since is not None else None
-        wanted = logs.Wanted(mcp, _ids(key), request, level, start)
+        wanted = logs.Wanted(mcp, ids(key), request, level, since)
         tail = logs.Tail(folder) if follow else None
         found = logs.last(folder, wanted, lines)
         return Lines(found if tail is None else _followed(found, tail, wanted))
@@ -56,14 +53,3 @@ def _followed(found: Iterable[dict[str, Any]], tail: logs.Tail, wanted: logs.Wan
         yield from filter(wanted, tail.news())
         yield None
         time.sleep(_FOLLOW_S)
-
-
-def _ids(key: str) -> frozenset[str]:
-    """The ids of a name; what nobody is called is an id. Without a database too."""
-    if not key:
-        return frozenset()
-    try:
-        rows = selectors.list_keys(SystemClock().now(), ended=True)
-    except UNUSABLE:
-        rows = []
-    return frozenset(row["id"] for row in rows if row["name"] == key) or frozenset({key})

@@ -57,6 +57,7 @@ def test_the_whole_document_of_a_healthy_gateway() -> None:
             "stopped_writes": False,
             "log_lines_dropped": 0,
             "uses_dropped": 0,
+            "calls_dropped": 0,
         },
         "errors": {"rate": 0.2},
         "latency": {"p50": 1.0, "p95": 2.0, "p99": 3.0},

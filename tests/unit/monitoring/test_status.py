@@ -50,6 +50,7 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         errors={"rate": 1},
         process={"rss_mb": 90.0, "cpu_percent": 1.0, "open_files": 40},
         keys={"held": 2, "remembered": 1, "stale": True, "uses_dropped": 2},
+        calls={"mode": "calls", "waiting": 2, "dropped": 0, "stopped": ""},
         log={"dropped": 3, "stopped": True},
         warnings=["demo: a tool changed", "demo: another"],
         latency={"p50": None, "p95": 1.0, "p99": 30.0},
@@ -58,6 +59,7 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         warnings=["demo: a tool changed"],
         process={"rss_mb": 80.0, "cpu_percent": 5.0, "open_files": 30},
         keys={"held": 2, "remembered": 0, "stale": False, "uses_dropped": 1},
+        calls={"mode": "calls", "waiting": 3, "dropped": 1, "stopped": "disk_full"},
     )
     assert status.merged([first, other]) == {
         "pid": 7,
@@ -85,6 +87,7 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         "limits": {},
         "process": {"rss_mb": 90.0, "cpu_percent": 5.0, "open_files": 40},
         "keys": {"held": 2, "remembered": 1, "stale": True, "uses_dropped": 3},
+        "calls": {"audit": "calls", "waiting": 5, "dropped": 1, "stopped": "disk_full"},
         "log": {"dropped": 3, "stopped": True},
         "errors": {"rate": 1.5},
         "latency": {"p50": 1.0, "p95": 2.0, "p99": 30.0},
@@ -117,7 +120,7 @@ def test_a_remote_is_described_by_its_worker_over_what_probes_wrote_down() -> No
 def test_the_document_has_every_section_whoever_answered() -> None:
     sections = [
         "server", "connections", "in_flight", "waiting", "payloads", "mcps", "memory", "cpu", "fds", "disk", "errors", "latency",
-        "worker", "dependencies", "clock", "config", "warnings", "limits", "nodes",
+        "calls", "worker", "dependencies", "clock", "config", "warnings", "limits", "nodes",
     ]  # fmt: skip
     running = status.document(Gathered(FACTS, workers=[worker()], live=worker(), supervisor={"pid": 6}))
     down = status.document(Gathered(replace(FACTS, started=False)))

@@ -35,12 +35,13 @@ def test_the_sweep_is_fine_enough_for_the_shortest_deadline(shortest_s: float, s
 
 
 def test_a_refusal_is_whole_and_final():
-    answer = rules.too_large(1048576).closing_answer()
+    answer = rules.too_large(1048576).closing_answer("1-a")
     head, body = answer.split(b"\r\n\r\n")
     assert head.split(b"\r\n") == [
         b"HTTP/1.1 413 Content Too Large",
         b"content-type: application/json",
         b"content-length: 105",
+        b"x-request-id: 1-a",
         b"connection: close",
     ]
     assert len(body) == 105

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from tests.system import faulty, prometheus
-from tests.system.gateway import ROOT, Gateway, eventually, running
+from tests.system.gateway import Gateway, eventually, running
 from tests.system.prometheus import Prometheus
 from tests.system.tools import require
 
-DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
 # The disk of the full one: small enough to fill in memory, large enough that a tenth of it is more than the reserve.
 DISK_MB = 120
 PATIENCE_S = 30.0
@@ -41,7 +40,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with contextlib.ExitStack() as stack:
         background = faulty.Background()
         stack.callback(background.stop)
-        remotes = {name: faulty.Peer(background, "modern") for name in ("erring", "tripping", "slow", "dying")}
+        remotes = {name: faulty.Peer(background, "modern") for name in ("erring", "slow", "dying")}
         for one in remotes.values():
             stack.callback(one.stop)
         entries: dict[str, dict[str, Any]] = {name: one.entry for name, one in remotes.items()}
@@ -71,7 +70,7 @@ def a_full_one(disk: Path, like: Gateway) -> Iterator[Gateway | None]:
         return
     try:
         (disk / "rest").write_bytes(bytes(int(DISK_MB * 0.915) << 20))
-        needed = health(like)["memory"]["rss_mb"]
+        needed = health(like.url)["memory"]["rss_mb"]
         with running(
             {},
             MCP_MAX_MEMORY_MB=str(int(needed / 0.87)),
@@ -86,12 +85,6 @@ def a_full_one(disk: Path, like: Gateway) -> Iterator[Gateway | None]:
 def mount(folder: Path) -> bool:
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "none", str(folder)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def health(gateway: Gateway) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{gateway.url}/health", timeout=5) as answer:
-        document: dict[str, Any] = json.load(answer)
-    return document
 
 
 def call(gateway: Gateway, remote: str, key: str | None = None) -> int:
@@ -110,81 +103,143 @@ def call(gateway: Gateway, remote: str, key: str | None = None) -> int:
         return response.status
 
 
-def fires(watched: Watched, *names: str) -> None:
-    eventually(watched.prometheus.firing, set(names).__le__, within_s=PATIENCE_S, what=f"{names} fire")
+def health(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+        document: dict[str, Any] = json.load(answer)
+    return document
 
 
-def test_an_idle_remote_that_dies_is_an_alert_with_its_name_and_the_gateway_is_not_healthy(watched: Watched) -> None:
+# The rows of the checklist: what makes each happen.
+
+
+@contextlib.contextmanager
+def a_remote_is_killed(watched: Watched) -> Iterator[None]:
     before = watched.prometheus.firing()
     assert not {name for name in before if "Remote" in name}, before
     watched.remotes["dying"].stop()
-    fires(watched, "MCPRemoteNotHealthy dying", "MCPGatewayNotHealthy")
+    yield
     assert "MCPRemotesNotHealthy" not in watched.prometheus.firing(), "who sees the name needs no second alert"
 
 
-def test_more_than_ten_failures_a_minute_are_an_alert(watched: Watched) -> None:
+@contextlib.contextmanager
+def seventy_calls_fail(watched: Watched) -> Iterator[None]:
     watched.remotes["erring"].be("500")
     failed = 'mcp_requests_total{outcome="failed"}'
     call(watched.gateway, "erring")
     eventually(lambda: watched.prometheus.query(failed), bool, within_s=PATIENCE_S, what="the first failure is counted")
     for _ in range(70):
         call(watched.gateway, "erring")
-    fires(watched, "MCPErrorsHigh")
+    yield
 
 
-def test_calls_that_take_longer_than_five_seconds_are_an_alert(watched: Watched) -> None:
+@contextlib.contextmanager
+def calls_take_six_seconds(watched: Watched) -> Iterator[None]:
     watched.remotes["slow"].be("hang")
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: call(watched.gateway, "slow"), range(4)))
-    fires(watched, "MCPLatencyHigh")
+    yield
 
 
-def test_more_than_eighty_streams_are_an_alert(watched: Watched) -> None:
+@contextlib.contextmanager
+def many_streams_are_open(watched: Watched) -> Iterator[None]:
     address = watched.gateway.url.removeprefix("http://")
     with contextlib.ExitStack() as stack:
         for _ in range(81):
             connection = stack.enter_context(contextlib.closing(http.client.HTTPConnection(address, timeout=10)))
             connection.request("GET", "/sse", headers={"Authorization": f"Bearer {watched.gateway.key}"})
             assert connection.getresponse().status == 200
-        fires(watched, "MCPConnectionsHigh")
+        yield
 
 
-def test_a_full_disk_and_little_memory_are_alerts(watched: Watched) -> None:
+@contextlib.contextmanager
+def it_was_so_from_the_start(watched: Watched) -> Iterator[None]:
     if watched.full is None:
         pytest.skip("filling a disk needs root")
-    fires(watched, "MCPDiskFull", "MCPMemoryHigh")
+    yield
 
 
-def test_every_query_of_the_dashboard_has_an_answer(watched: Watched) -> None:
-    """After a breaker has opened and a key was refused: nothing else of what it shows is missing from a quiet gateway."""
-    watched.remotes["tripping"].be("500")
-    for _ in range(10):
-        call(watched.gateway, "tripping")
-    assert call(watched.gateway, "tripping", key="mcp_no_key") == 401
-    queries = list(dashboard_queries())
-    assert len(queries) > 20
+@dataclass(frozen=True)
+class Row:
+    """`alerts` fire; `query` has an answer; `sees` holds of what `mcpstatus` and /health say alike, `warning` is in both."""
 
-    def unanswered() -> list[str]:
-        return [query for query in queries if not watched.prometheus.query(query)]
-
-    eventually(unanswered, lambda left: not left, within_s=PATIENCE_S, what="every query has an answer")
+    made: Callable[[Watched], contextlib.AbstractContextManager[None]]
+    alerts: set[str]
+    query: str
+    sees: Callable[[dict[str, Any]], bool]
+    warning: str
+    in_full: bool = False
 
 
-def dashboard_queries() -> Iterator[str]:
-    """As Grafana would send them, of all gateways."""
-    filled = {"$job": "mcp-server", "$instance": ".*", "$__rate_interval": "1m"}
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        for target in panel["targets"]:
-            query: str = target["expr"]
-            for variable, value in filled.items():
-                query = query.replace(variable, value)
-            assert "$" not in query, query
-            yield query
+CHECKLIST = {
+    "health.status, mcps.*.status": Row(
+        a_remote_is_killed,
+        {"MCPRemoteNotHealthy dying", "MCPGatewayNotHealthy"},
+        'mcp_remote_status{remote="dying",status!="healthy"} == 1 and on() mcp_health{status="degraded"} == 1',
+        lambda said: word_of(said) == "degraded" and words_of(said)["dying"] == "unhealthy",
+        "remotes",
+    ),
+    "errors.rate": Row(
+        seventy_calls_fail,
+        {"MCPErrorsHigh"},
+        "mcp_errors_per_minute > 10",
+        lambda said: said["errors"]["rate"] > 10,
+        "high_errors",
+    ),
+    "latency.p99": Row(
+        calls_take_six_seconds,
+        {"MCPLatencyHigh"},
+        'mcp_latency_seconds{percentile="99"} > 5',
+        lambda said: said["latency"]["p99"] > 5000,
+        "high_latency",
+    ),
+    "connections.active": Row(
+        many_streams_are_open,
+        {"MCPConnectionsHigh"},
+        "mcp_connections > 80",
+        lambda said: said["connections"]["active"] > 80,
+        "high_connections",
+    ),
+    "disk.percent": Row(
+        it_was_so_from_the_start,
+        {"MCPDiskFull"},
+        "mcp_disk_used_ratio > 0.9",
+        lambda said: said["disk"]["percent"] > 90,
+        "high_disk",
+        in_full=True,
+    ),
+    "memory.percent": Row(
+        it_was_so_from_the_start,
+        {"MCPMemoryHigh"},
+        "mcp_memory_used_ratio > 0.8",
+        lambda said: said["memory"]["percent"] > 80,
+        "high_memory",
+        in_full=True,
+    ),
+}
 
 
-def test_what_is_exposed_is_as_prometheus_wants_it(watched: Watched) -> None:
-    require("promtool")
-    with urllib.request.urlopen(f"{watched.gateway.url}/metrics", timeout=5) as answer:
-        page = answer.read()
-    done = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+def word_of(said: dict[str, Any]) -> str:
+    return str(said["server"]["status"] if "server" in said else said["status"])
+
+
+def words_of(said: dict[str, Any]) -> dict[str, str]:
+    """The word of each remote."""
+    if "mcps_health" in said:
+        return dict(said["mcps_health"]["mcps"])
+    return {name: one["status"] for name, one in said["mcps"].items()}
+
+
+@pytest.mark.edge(18)
+@pytest.mark.parametrize("metric", CHECKLIST)
+def test_each_row_of_the_checklist_is_seen_in_status_health_and_metrics_and_is_an_alert(
+    watched: Watched, metric: str
+) -> None:
+    row = CHECKLIST[metric]
+    with row.made(watched):
+        eventually(watched.prometheus.firing, row.alerts.__le__, within_s=PATIENCE_S, what=f"{row.alerts} fire")
+        assert watched.prometheus.query(row.query), row.query
+        gateway = watched.full if row.in_full else watched.gateway
+        assert gateway is not None
+        for said in (health(gateway.url), gateway.command("mcpstatus")):
+            assert row.sees(said), said
+            assert row.warning in [one["code"] for one in said["warnings"]], said["warnings"]

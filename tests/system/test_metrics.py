@@ -13,18 +13,20 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.component.real_gateway import Client
-from tests.system import faulty, gateway
+from tests.system import faulty, gateway, prometheus
 from tests.system.gateway import Gateway, eventually
 from tests.system.tools import require
 
 pytestmark = pytest.mark.edge(18)
 
+DASHBOARD = gateway.ROOT / "deploy" / "grafana" / "dashboard.json"
 DEMO = {"command": sys.executable, "args": ["-m", "remotes.demo"], "cwd": str(gateway.ROOT)}
 PATIENCE_S = 30.0
 
@@ -221,11 +223,35 @@ def test_keys_in_memory_and_the_tasks_of_celery_and_the_process(world: World) ->
 
 
 def test_promtool_finds_nothing_wrong_with_any_of_it(world: World) -> None:
-    """The last: after all this has happened, of everything that can be on the page."""
+    """After all this has happened: of everything that can be on the page."""
     require("promtool")
     page = world.page().text.encode()
     checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, timeout=30, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_every_query_of_the_dashboard_has_an_answer(world: World, tmp_path: Path) -> None:
+    require("prometheus")
+    queries = list(dashboard_queries())
+    assert len(queries) == DASHBOARD.read_text().count('"expr":') > 20
+    with prometheus.running(tmp_path, [world.gateway.url.removeprefix("http://")]) as scraping:
+
+        def unanswered() -> list[str]:
+            return [query for query in queries if not scraping.query(query)]
+
+        eventually(unanswered, lambda left: not left, within_s=PATIENCE_S, what="every query has an answer")
+
+
+def dashboard_queries() -> Iterator[str]:
+    """As Grafana would send them, of all gateways."""
+    filled = {"$job": "mcp-server", "$instance": ".*", "$__rate_interval": "1m"}
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel["targets"]:
+            query: str = target["expr"]
+            for variable, value in filled.items():
+                query = query.replace(variable, value)
+            assert "$" not in query, query
+            yield query
 
 
 def test_what_clients_name_at_random_makes_no_series(world: World) -> None:

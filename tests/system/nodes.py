@@ -51,6 +51,9 @@ class Node:
         self.pids: dict[str, int] = said["pids"]
         self.took_s = time.monotonic() - began
 
+    def manage(self, *words: str) -> dict[str, Any]:
+        return gateway.manage(self.environment, *words)
+
     def status(self, worker: int = 0) -> dict[str, Any]:
         """What one worker says of itself, at once: no command is started for it."""
         return control.ask(self.folder / "run" / f"gateway-{worker}.sock", {"op": "status"})

@@ -21,7 +21,14 @@ class Leases:
         self.follow(limits)
 
     def follow(self, limits: Limits) -> None:
+        """Allow so many from now on; those for whom there is room now have it at once."""
         self._max = limits.max_in_flight_per_remote
+        for remote, queue in self._waiting.items():
+            while queue and self._active.get(remote, 0) < self._max:
+                turn = queue.popleft()
+                if not turn.done():
+                    self._active[remote] = self._active.get(remote, 0) + 1
+                    turn.set_result(None)
 
     def take(self, remote: str) -> bool:
         """A lease, if one is free; it is given back exactly once."""

@@ -13,9 +13,11 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from django.db import InterfaceError, OperationalError, ProgrammingError, close_old_connections
+from django.apps import apps
+from django.db import InterfaceError, OperationalError, ProgrammingError, close_old_connections, connection
 
 from mcpserver.lib.errors import GatewayError
 
@@ -71,6 +73,22 @@ def unavailable(error: Exception) -> GatewayError:
         if missing_table
         else "check DATABASE_URL, the disk and the server",
     )
+
+
+def unapplied() -> list[str]:
+    """The migrations of this version that the database has not seen: a look at file names and one table, not Django's loader,
+    which imports them all. Raises what UNUSABLE names where nobody can tell."""
+    with connection.cursor() as cursor:
+        seen: set[tuple[str, ...]] = set()
+        if "django_migrations" in connection.introspection.table_names(cursor):
+            cursor.execute("SELECT app, name FROM django_migrations")
+            seen = set(cursor.fetchall())
+    files = (
+        (config.label, path.stem)
+        for config in apps.get_app_configs()
+        for path in (Path(config.path) / "migrations").glob("[0-9]*.py")
+    )
+    return sorted(f"{app}.{name}" for app, name in files if (app, name) not in seen)
 
 
 @cache

@@ -197,6 +197,10 @@ EXPLAINED: Mapping[str, Explanation] = {
         "There is nothing of that name.",
         "The message or its hint lists what there is.",
     ),
+    "not_migrated": Explanation(
+        "The database lacks tables or columns that this version has.",
+        "Run manage.py migrate, then start again.",
+    ),
     "not_running": Explanation(
         "No gateway answers on this machine.",
         "Start it with mcpserver start; logs/error.log says why one ended.",

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
+
+from mcpserver.lib.database import unapplied
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,6 +76,20 @@ def test_detached_it_leaves_with_the_same_words_and_code(tmp_path):
         holder.listen()
         exit_code, document = run(tmp_path, "start", "--detach", "--port", str(holder.getsockname()[1]))
     assert (exit_code, document["error"]) == (1, "port_taken")
+
+
+def test_on_a_database_that_was_not_migrated_it_does_not_start(tmp_path):
+    exit_code, document = run(tmp_path, "start", "--port", "0")
+    assert (exit_code, document["error"], document["hint"]) == (1, "not_migrated", "run: manage.py migrate")
+    assert document["message"].endswith("migrations, the first is contenttypes.0001_initial")
+
+
+@pytest.mark.django_db
+def test_one_migration_that_is_missing_is_named():
+    assert unapplied() == []
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'remotes' AND name LIKE '0002%'")
+    assert [name[:13] for name in unapplied()] == ["remotes.0002_"]
 
 
 def test_beyond_this_machine_it_does_not_start_without_a_key(tmp_path):

@@ -23,11 +23,12 @@ from typing import Any, ClassVar
 import psutil
 from django.conf import settings
 from django.core.management.base import CommandParser
+from django.db import connections
 
 from keys.selectors import any_opens
 from mcpserver.lib import ballast, control, log
 from mcpserver.lib.command import SCHEMA, Answer, JsonCommand, Result, Subcommand, usage_error
-from mcpserver.lib.database import unavailable
+from mcpserver.lib.database import UNUSABLE, unapplied, unavailable
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.sockets import listening_socket
 from mcpserver.supervisor import door, pidfile, plan
@@ -66,6 +67,7 @@ class Start(Subcommand):
             return _detached()
         with pidfile.held(settings.MCP_RUN_DIR) as was_killed, _database_held_open(), _logged():
             sockets = _sockets(host, port, workers, patience_s=LEAVING_S if was_killed else 0.0)
+            _refuse_unmigrated()
             raise SystemExit(_supervise(host, sockets, with_celery=not no_worker))
 
 
@@ -121,6 +123,23 @@ def _refuse_unguarded(host: str) -> None:
         hint="make one with: mcpkey generate main",
         exit_code=Exit.KEY,
     )
+
+
+def _refuse_unmigrated() -> None:
+    """Workers without a table that they need later would start, and fail and log ever after. Where the database is away nobody
+    can tell: what that means, they say themselves."""
+    try:
+        missing = unapplied()
+    except UNUSABLE:
+        return
+    finally:
+        connections.close_all()
+    if missing:
+        raise GatewayError(
+            "not_migrated",
+            f"the database has not seen {len(missing)} of this version's migrations, the first is {missing[0]}",
+            hint="run: manage.py migrate",
+        )
 
 
 def _is_loopback(host: str) -> bool:

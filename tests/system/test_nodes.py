@@ -363,9 +363,14 @@ def test_redis_goes_and_comes_back_under_load(world: World) -> None:
 
 @pytest.mark.edge(19)
 def test_a_machine_that_starts_without_redis_serves_what_needs_no_other(world: World) -> None:
+    """And that starts before its database does, which it cannot do without: that is waited for."""
     world.redis.kill()
+    world.database.kill()
     world.nodes[0].stop()
-    world.nodes[0].start()
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(world.nodes[0].start)
+        world.database.start()
+        starting.result()
     assert world.nodes[0].took_s < 20
     here, there = world.direct(world.client)
     opened = there.session()

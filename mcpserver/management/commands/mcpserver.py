@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import psutil
 from django.conf import settings
 from django.core.management.base import CommandParser
-from django.db import connections
+from django.db import connection, connections
 
 from keys.selectors import any_opens
 from mcpserver.lib import ballast, control, log
@@ -40,6 +40,9 @@ SWEEP_S = 10.0
 ASK_TIMEOUT_S = 5.0
 # Workers whose supervisor was killed close the port as soon as their loop turns.
 LEAVING_S = 5.0
+# How long a database server that does not answer is waited for at start.
+DATABASE_PATIENCE_S = 10.0
+DATABASE_RETRY_S = 0.5
 # A restart drains every child, one after the other, each after its successor has started.
 RESTART_MAX_S = 600.0
 # What a supervisor's refusal means to a script.
@@ -126,20 +129,31 @@ def _refuse_unguarded(host: str) -> None:
 
 
 def _refuse_unmigrated() -> None:
-    """Workers without a table that they need later would start, and fail and log ever after. Where the database is away nobody
-    can tell: what that means, they say themselves."""
-    try:
-        missing = unapplied()
-    except UNUSABLE:
-        return
-    finally:
-        connections.close_all()
-    if missing:
+    """Workers without a table that they need later would start, and fail and log ever after."""
+    if missing := _unapplied():
         raise GatewayError(
             "not_migrated",
             f"the database has not seen {len(missing)} of this version's migrations, the first is {missing[0]}",
             hint="run: manage.py migrate",
         )
+
+
+def _unapplied() -> list[str]:
+    """A server that is only starting itself, as after a power cut, is waited for. What is wrong with a file the workers find out:
+    they can serve from one that nobody can write."""
+    is_server = connection.vendor != "sqlite"
+    until = time.monotonic() + DATABASE_PATIENCE_S
+    while True:
+        try:
+            return unapplied()
+        except UNUSABLE as error:
+            if not is_server:
+                return []
+            if time.monotonic() > until:
+                raise unavailable(error) from None
+        finally:
+            connections.close_all()
+        time.sleep(DATABASE_RETRY_S)
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from gateway import said
 from gateway.moves import Moves
 from gateway.neighbours import Neighbours
+from gateway.news import News
 from gateway.slots import Full
 from gateway.store import Store
 from gateway.tally import Tally
@@ -86,6 +87,7 @@ class Cluster:
         self._neighbours = neighbours
         self._address = address
         self.moves = Moves(store, self._registry()[1])
+        self.news = News(store, neighbours.own)
         self._host = socket.gethostname()
         self._take, self._renew, self._free, self._tell = map(store.script, (_TAKE, _RENEW, _FREE, _TELL))
         self._say = store.script(said.SAY)
@@ -157,6 +159,7 @@ class Cluster:
         await asyncio.gather(*self._freeing, self._left_word(""), return_exceptions=True)
         await self.tally.close()
         await self.moves.close()
+        await self.news.close()
         await self._store.close()
 
     def facts(self) -> dict[str, Any]:

@@ -175,6 +175,9 @@ class Runtime:
         if self.cluster is not None:
             await self.cluster.tick()  # before a session of another worker can come here
             self._tasks.append(asyncio.create_task(self._share(self.cluster), name="cluster"))
+            self.pool.on_heard = self.cluster.news.say
+            self.cluster.news.on_heard = self._heard
+            self.cluster.news.start()
         await self.catalog.ready()  # a client that lists once, as many do, shall find what is there
 
     @property
@@ -360,6 +363,14 @@ class Runtime:
         elif failure is not None:
             facts |= {"phase": failure.phase, "error": failure.told}
         self._contacts[name] = facts
+
+    def _heard(self, name: str, what: str, text: str) -> None:
+        """Another worker was told by a remote that something changed there, which need not have told us."""
+        if what == "updated":
+            self.subscriptions.hinted(name, text)
+            return
+        for one in [name] if name else list(self.snapshot.remotes):
+            self.catalog.look_at(one)
 
     def _degraded(self, name: str) -> None:
         """A circuit has opened: its keeper looks whether the remote is ill altogether."""

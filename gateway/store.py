@@ -6,7 +6,7 @@ that no call and no stream pays for a Redis that hangs; what each of them does i
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import redis.asyncio as redis
@@ -21,11 +21,15 @@ log = logging.getLogger("mcp.cluster")
 
 # Redis answers in a millisecond, or something is wrong with it.
 _TIMEOUT_S = 1.0
+# A connection on which nothing comes is looked at this often.
+_LISTEN_S = 5.0
 _AWAY = (RedisError, OSError, TimeoutError)
 
 
 class Store:
     """`secret` tells gateways apart that share one Redis."""
+
+    AWAY = _AWAY
 
     def __init__(self, url: str, secret: bytes) -> None:
         self.errors = 0
@@ -61,6 +65,17 @@ class Store:
             log.info("Redis is back")
             self.is_away = False
         return answer if answer is not None else 0
+
+    async def hear(self, channel: str) -> AsyncIterator[str | None]:
+        """What is said on a channel from now on: None as soon as it is listened to, and each time nothing came for a while.
+
+        Raises one of `AWAY` when the connection is lost.
+        """
+        async with self._redis.pubsub() as pubsub:
+            await pubsub.subscribe(channel)
+            while True:
+                came = await pubsub.get_message(timeout=_LISTEN_S)
+                yield came["data"] if came is not None and came["type"] == "message" else None
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -8,6 +8,9 @@ Source: specification 2025-11-25, server/resources "Subscriptions"; 2026-07-28, 
 """
 
 import asyncio
+import math
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
@@ -23,6 +26,9 @@ _PER_KEY_MAX = 4096
 # A session that has had no stream for so long is not waited for.
 _UNREAD_S = 3600.0
 _PARENTS_MAX = 64
+# What a remote told us so long before or after another worker, it told all.
+_BEFORE_S, _AFTER_S = 0.1, 0.2
+_SAID_MAX = 1024
 
 Place = tuple[str, str]
 """A remote and a URI of its own."""
@@ -65,6 +71,7 @@ class Subscriptions:
         self._pool = pool
         self._watched: dict[str, dict[str, dict[Subscriber, str]]] = {}
         self._subscribers: set[Subscriber] = set()
+        self._said: OrderedDict[tuple[str, str], float] = OrderedDict()
         pool.on_updated = self.updated
 
     async def add(self, subscriber: Subscriber, places: Mapping[str, Place]) -> dict[str, Refusal | None]:
@@ -106,9 +113,25 @@ class Subscriptions:
         watched = self._watched.get(remote)
         if watched is None:
             return
+        self._said[remote, uri] = time.monotonic()
+        if len(self._said) > _SAID_MAX:
+            self._said.popitem(last=False)
         for own in _and_above(uri):
             for subscriber, exposed in list(watched.get(own, {}).items()):
                 subscriber.tell(exposed + uri[len(own) :])
+
+    def hinted(self, remote: str, uri: str) -> None:
+        """Another worker was told so. A remote that tells all its sessions tells ours within a moment of that: once is enough."""
+        now = time.monotonic()
+        if remote in self._watched and not self._was_told(remote, uri, now - _BEFORE_S):
+            asyncio.get_running_loop().call_later(_AFTER_S, self._catch_up, remote, uri, now)
+
+    def _catch_up(self, remote: str, uri: str, since: float) -> None:
+        if not self._was_told(remote, uri, since):
+            self.updated(remote, uri)
+
+    def _was_told(self, remote: str, uri: str, since: float) -> bool:
+        return self._said.get((remote, uri), -math.inf) >= since
 
     def follow(self) -> None:
         """The remotes are other ones now."""

@@ -69,6 +69,7 @@ class Upstream:
         self.on_updated: Told = lambda uri: None
         self.on_completed: Told = lambda elicitation_id: None
         self.on_task: Callable[[bytes], None] = lambda params: None
+        self.on_heard: Callable[[str, str], None] = lambda what, text: None
         self.watch = Watch(self)
         self._budget = budget
         self._max_in_flight = max_in_flight
@@ -108,6 +109,8 @@ class Upstream:
             outcome = msgspec.structs.replace(failed.failure, before_request=True)
         finally:
             self.in_flight -= 1
+            if self._host is not None:
+                self._host.stir()
             if self._drained is not None and not self.in_flight and not self._drained.done():
                 self._drained.set_result(None)
         if isinstance(outcome, Answer):
@@ -137,13 +140,18 @@ class Upstream:
 
     def _counted(self, ask: Ask) -> Ask:
         async def counted(method: str, params: bytes | None) -> Answer | Refusal:
-            self._asking += 1
+            self._count_asking(1)
             try:
                 return await ask(method, params)
             finally:
-                self._asking -= 1
+                self._count_asking(-1)
 
         return counted
+
+    def _count_asking(self, more: int) -> None:
+        self._asking += more
+        if self._host is not None:
+            self._host.stir()
 
     async def connected(self, deadline: float) -> Connection:
         """The open connection, opened now if need be; raises Failed."""
@@ -247,13 +255,18 @@ class Upstream:
 
     def changed(self, kind: str) -> None:
         self.on_change(kind)
-        if self._host is not None:
-            self._host.heard("changed", kind)
+        self._heard("changed", kind)
 
     def updated(self, uri: str) -> None:
         self.on_updated(uri)
+        self._heard("updated", uri)
+
+    def _heard(self, what: str, text: str) -> None:
+        """Tell those who share the process, or those who have sessions of their own; another machine's process is another."""
         if self._host is not None:
-            self._host.heard("updated", uri)
+            self._host.heard(what, text)
+        elif self.spec.transport != "stdio":
+            self.on_heard(what, text)
 
     def completed(self, elicitation_id: str) -> None:
         self.on_completed(elicitation_id)

@@ -118,6 +118,12 @@ class Heard(Frame, frozen=True):
     params: bytes = b""
 
 
+class Occupied(Frame, frozen=True):
+    """Whether a further call's question could not be told from another's, whoever made that call."""
+
+    is_so: bool
+
+
 class Leaving(Frame, frozen=True):
     """The process is gone, or is another worker's soon: what is under way here ends here, the next call connects anew."""
 
@@ -136,6 +142,7 @@ _Any = (
     | Question
     | Unasked
     | Heard
+    | Occupied
     | Leaving
 )
 _encode = msgspec.msgpack.Encoder().encode

@@ -9,7 +9,7 @@ import itertools
 
 import msgspec
 
-from remotes.upstream import frames, questions
+from remotes.upstream import envelope, frames, questions
 from remotes.upstream.connection import LISTEN, Greeting, Listener
 from remotes.upstream.envelope import Exchange
 from remotes.upstream.frames import (
@@ -20,6 +20,7 @@ from remotes.upstream.frames import (
     Leaving,
     Link,
     Notified,
+    Occupied,
     Question,
     Replied,
     Told,
@@ -45,6 +46,7 @@ class Guest:
         self._open: dict[int, _Open] = {}
         self._asking: dict[int, asyncio.Task[None]] = {}
         self._departed = questions.Departed()
+        self._is_occupied = False
         self._ended: Failure | None = None
         self._greeted: asyncio.Future[Greeting] = asyncio.get_running_loop().create_future()
         self._pump = asyncio.create_task(self._read())
@@ -71,7 +73,7 @@ class Guest:
 
     @property
     def is_doubtful(self) -> bool:
-        return bool(self._departed)
+        return self._is_occupied or bool(self._departed)
 
     async def request(self, exchange: Exchange) -> Outcome:
         if self._ended is not None:
@@ -135,8 +137,8 @@ class Guest:
                     waiting.answer.set_result(frames.outcome(frame))
                 self._departed.answered(number)
             case Told(number, method, params):
-                if (waiting := self._open.get(number)) is not None and waiting.exchange.notify is not None:
-                    waiting.exchange.notify(method, params)
+                if (waiting := self._open.get(number)) is not None:
+                    envelope.hand_on(waiting.exchange, method, params)  # the caller's token may be another one by now
             case Question():
                 self._put(frame)
             case Unasked(question):
@@ -144,6 +146,8 @@ class Guest:
                     asking.cancel()
             case Heard():
                 self._heard(frame)
+            case Occupied(is_so):
+                self._is_occupied = is_so
             case Greeted():
                 if not self._greeted.done():
                     self._greeted.set_result(frames.greeting(frame))

@@ -24,6 +24,7 @@ from remotes.upstream.frames import (
     Leaving,
     Link,
     Notified,
+    Occupied,
     Question,
     Replied,
     Told,
@@ -36,6 +37,8 @@ from remotes.upstream.outcome import Answer, Failed, Failure, Fault, Outcome, Re
 _SUBSCRIBE, _UNSUBSCRIBE = "resources/subscribe", "resources/unsubscribe"
 # Siblings' calls that are under way when this worker stops have this long to end.
 _GRACE_S = 20.0
+# What a sibling was told of its neighbours' questions is looked at again after so long.
+_DOUBTED_S = 10.0
 
 
 class Upstream(Protocol):
@@ -43,6 +46,9 @@ class Upstream(Protocol):
 
     used_at: float
     in_flight: int
+
+    @property
+    def is_ambiguous(self) -> bool: ...
 
     async def connected(self, deadline: float) -> Connection: ...
     async def exchange(self, exchange: Exchange) -> Outcome: ...
@@ -69,6 +75,8 @@ class Host:
         self._serving: dict[asyncio.Task[None], _Visitor] = {}
         self._holders: dict[bytes, set[Hashable]] = {}
         self._server: asyncio.AbstractServer | None = None
+        self._said_occupied = False
+        self._look_again: asyncio.TimerHandle | None = None
 
     async def open(self, path: Path) -> None:
         self._server = await asyncio.start_unix_server(self._accept, sock=control.bound(path))
@@ -79,6 +87,8 @@ class Host:
 
     def leave(self) -> None:
         """Take no more siblings, and tell those who are here to go on elsewhere. What they have under way runs on."""
+        if self._look_again is not None:
+            self._look_again.cancel()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -105,6 +115,20 @@ class Host:
     def heard(self, what: str, text: str = "", params: bytes = b"") -> None:
         """What the remote said outside any request, for every sibling."""
         self._say(Heard(what, text, params))
+
+    def stir(self) -> None:
+        """Something was asked, answered or ended: siblings begin no call here that could be asked something meanwhile."""
+        is_occupied = self._upstream.is_ambiguous
+        if is_occupied != self._said_occupied:
+            self._said_occupied = is_occupied
+            self._say(Occupied(is_occupied))
+        if is_occupied and self._look_again is None:  # a doubt ends by itself, after a while
+            self._look_again = asyncio.get_running_loop().call_later(_DOUBTED_S, self._stir_again)
+
+    def _stir_again(self) -> None:
+        self._look_again = None
+        if self._visitors:
+            self.stir()
 
     def shared(self, connection: Connection) -> Connection:
         """The same connection for our own subscriptions, which end no sibling's."""
@@ -155,6 +179,8 @@ class Host:
             raise
         self._visitors[visitor.link] = visitor
         await visitor.link.send(frames.greeted(connection.greeting))
+        if self._said_occupied:
+            visitor.link.say(Occupied(True))
 
     async def _part(self, visitor: _Visitor) -> None:
         visitor.link.close()

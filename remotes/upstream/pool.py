@@ -44,6 +44,8 @@ class Pool:
         """Told of each elicitation that was completed elsewhere, for the remote that said so."""
         self.on_task: Callable[[str, bytes], None] = lambda remote, params: None
         """Told of each task that changed, for the remote that said so."""
+        self.on_heard: Callable[[str, str, str], None] = lambda remote, what, text: None
+        """Told of each list and resource that a remote said has changed, where each worker has sessions of its own with it."""
         self._budget = budget
         self._max_in_flight = max_in_flight
         self._credential = credential
@@ -174,6 +176,7 @@ class Pool:
             new.on_change = lambda kind: self._changed(spec.name, kind)
         new.on_updated = lambda uri: self.on_updated(spec.name, uri)
         new.on_completed = lambda elicitation_id: self.on_completed(spec.name, elicitation_id)
+        new.on_heard = lambda what, text: self.on_heard(spec.name, what, text)
         new.on_task = lambda params: self.on_task(spec.name, params)
         return new
 

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 import pytest
 
 from tests.component import asking
-from tests.component.real_gateway import Gateway, _tight_gateway, _whole_gateway, gateway, tight
+from tests.component.real_gateway import WORKERS, Gateway, _tight_gateway, _whole_gateway, gateway, tight
+
+SKIPPED = "with one worker only: {}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where requests go to several workers in turns, what is said of the memory of one is not asked."""
+    if WORKERS == 1:
+        return
+    for item in items:
+        if (mark := item.get_closest_marker("one_worker")) is not None:
+            item.add_marker(pytest.mark.skip(reason=SKIPPED.format(mark.args[0])))
+
 
 __all__ = ["_tight_gateway", "_whole_gateway", "gateway", "tight"]
 

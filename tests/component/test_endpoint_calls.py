@@ -213,6 +213,7 @@ class TestSlots:
     """`tight`: two requests in flight per key, three in all; a turn is waited for no longer than a tenth of a second."""
 
     @pytest.mark.edge(3)
+    @pytest.mark.one_worker("requests in flight are bounded in each")
     def test_one_key_meets_its_own_limit_and_all_keys_the_total(self, tight: Gateway) -> None:
         main, other = tight.client(), tight.client("other")
         with contextlib.ExitStack() as stack:

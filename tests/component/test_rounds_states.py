@@ -141,6 +141,7 @@ def test_a_response_is_taken_from_the_session_that_was_asked_and_from_no_other(
 # Bounds
 
 
+@pytest.mark.one_worker("each bounds what waits in its own memory")
 def test_only_so_many_calls_of_one_key_may_wait_for_a_person(gw: Gateway) -> None:
     client = Modern(gw.client())
     waiting = [client.parked("old", plan_of([form()])) for _ in range(10)]

@@ -17,6 +17,8 @@ from tests.component.asking import (
 )
 from tests.component.real_gateway import Gateway
 
+of_its_own = pytest.mark.one_worker("each has a session of its own with this remote, and can tell")
+
 
 @pytest.mark.parametrize("kinds", PAIRS)
 def test_over_http_each_of_two_callers_gets_the_question_of_their_own_call(gw: Gateway, kinds: tuple[str, str]) -> None:
@@ -32,7 +34,7 @@ def test_over_http_each_of_two_callers_gets_the_question_of_their_own_call(gw: G
         assert len(ended.replies) == 1
 
 
-@pytest.mark.parametrize("remote", ["io", "sse"])
+@pytest.mark.parametrize("remote", ["io", pytest.param("sse", marks=of_its_own)])
 @pytest.mark.parametrize("kinds", PAIRS)
 def test_where_nobody_can_tell_whose_question_it_is_nobody_is_asked(
     gw: Gateway, remote: str, kinds: tuple[str, str]

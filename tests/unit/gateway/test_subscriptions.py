@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway import subscriptions as module
 from gateway.subscriptions import URIS_MAX, Subscriber, Subscriptions, TooMany
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.upstream.budget import Budget
@@ -158,3 +159,31 @@ def test_what_nobody_has_read_for_an_hour_is_let_go() -> None:
     assert (bool(away.subscriber.places), bool(back.subscriber.places)) == (False, True)
     gateway.subscriptions.sweep(9000.0)
     assert gateway.wanted("one") == set()
+
+
+class TestHints:
+    """What another worker was told."""
+
+    @pytest.fixture
+    def heard(self, monkeypatch: pytest.MonkeyPatch) -> tuple[Gateway, Client]:
+        monkeypatch.setattr(module, "_AFTER_S", 0.0)
+        gateway, client = Gateway(), Client()
+        gateway.add(client, {"a": ("one", "a")})
+        return gateway, client
+
+    async def test_are_told_where_the_remote_told_nobody_here(self, heard: tuple[Gateway, Client]) -> None:
+        gateway, client = heard
+        gateway.subscriptions.hinted("one", "a")
+        gateway.subscriptions.hinted("one", "unwatched")
+        gateway.subscriptions.hinted("two", "a")
+        await asyncio.sleep(0.01)
+        assert client.told == [{"uri": "a"}]
+
+    @pytest.mark.parametrize("order", ["told first", "hinted first"])
+    async def test_add_nothing_where_it_told_all(self, heard: tuple[Gateway, Client], order: str) -> None:
+        gateway, client = heard
+        told, hinted = gateway.subscriptions.updated, gateway.subscriptions.hinted
+        for tell in (told, hinted) if order == "told first" else (hinted, told):
+            tell("one", "a")
+        await asyncio.sleep(0.01)
+        assert client.told == [{"uri": "a"}]

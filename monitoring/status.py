@@ -140,6 +140,7 @@ def _server(gathered: Gathered, live: Mapping[str, Any]) -> Document:
         "workers": [{"pid": one.get("pid"), "draining": bool(one.get("draining"))} for one in gathered.workers],
         "silent_workers": list(gathered.silent),
         "supervised": gathered.supervisor is not None,
+        "children": dict((gathered.supervisor or {}).get("children") or {}),
     }
 
 
@@ -248,12 +249,22 @@ def _config(config: health.Config, live: Mapping[str, Any]) -> Document:
 
 
 def _warnings(gathered: Gathered, live: Mapping[str, Any]) -> list[health.Warning]:
+    crashed = _crashed(gathered.supervisor or {})
     if not gathered.workers and not gathered.silent:
         stopped = [one for one in health.warnings(gathered.facts) if one.code != "starting"]
-        return [*gathered.elsewhere, *stopped]
+        return [*crashed, *gathered.elsewhere, *stopped]
     silent = [health.Warning("silent_worker", f"{name} does not answer") for name in gathered.silent]
     offers = [health.Warning("catalogue", line) for line in live.get("warnings") or ()]
-    return [*silent, *gathered.elsewhere, *health.warnings(gathered.facts), *offers]
+    return [*silent, *crashed, *gathered.elsewhere, *health.warnings(gathered.facts), *offers]
+
+
+def _crashed(supervisor: Mapping[str, Any]) -> list[health.Warning]:
+    """Processes that are missing at present because they ended by themselves."""
+    return [
+        health.Warning("crashed", f"{name} ended with {one['last_exit']} and is started again")
+        for name, one in (supervisor.get("children") or {}).items()
+        if one.get("state") in {"waiting", "starting"} and one.get("last_exit")
+    ]
 
 
 def _limits(limits: Limits) -> Document:

@@ -237,6 +237,8 @@ class Arbiter:
         left = self._orphans.left_by(child.pid, living=self._children, now=now)
         how = how_it_ended(status) + (f", {left} processes left behind" if left else "")
         logger.info("%s (pid %d) ended: %s", child.spec.name, child.pid, how)
+        if stacks := child.last_stacks():
+            logger.error("%s (pid %d) was here:\n%s", child.spec.name, child.pid, stacks)
         if self._stopping:
             (self._stopping.killed if child.was_killed else self._stopping.drained).append(child.spec.name)
         elif not self._is_announced:

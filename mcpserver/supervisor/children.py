@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from mcpserver.lib import tether
@@ -16,12 +17,16 @@ from mcpserver.supervisor.plan import Spec, State
 
 # A line is a few hundred bytes; whoever writes more is not a child of ours.
 LINE_MAX_BYTES = 256 * 1024
+# The stacks of some dozen threads.
+STACKS_MAX_BYTES = 64 * 1024
 
 
 class Child:
     """A process that was started for `spec`."""
 
-    def __init__(self, spec: Spec, process: "subprocess.Popen[bytes]", ready_fd: int, now: float) -> None:
+    def __init__(
+        self, spec: Spec, process: "subprocess.Popen[bytes]", ready_fd: int, stacks_fd: int | None, now: float
+    ) -> None:
         self.spec = spec
         self.pid = process.pid
         self.pipe: int | None = ready_fd
@@ -40,6 +45,7 @@ class Child:
         self.was_killed = False
         self._process = process
         self._heard = b""
+        self._stacks_fd = stacks_fd
 
     def heard(self) -> list[dict[str, Any]]:
         """The lines that arrived whole through its pipe: first that it is ready or why not, then its beats."""
@@ -87,6 +93,16 @@ class Child:
         self._process.returncode = status
         self.close_pipe()
 
+    def last_stacks(self) -> str:
+        """Where its threads were when it was told to say so, or crashed deep inside; asked once."""
+        descriptor, self._stacks_fd = self._stacks_fd, None
+        if descriptor is None:
+            return ""
+        try:
+            return os.pread(descriptor, STACKS_MAX_BYTES, 0).decode(errors="replace")
+        finally:
+            os.close(descriptor)
+
     def _signal(self, number: signal.Signals) -> None:
         # Not yet reaped, so the pid is still its own even if it is dead already.
         os.kill(self.pid, number)
@@ -94,30 +110,36 @@ class Child:
 
 def spawn(spec: Spec, environment: Mapping[str, str], now: float, *, again: bool = False) -> Child:
     """Start a child. Must run in the main thread, whose end is what the tether waits for."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    argv = [*spec.argv, *(spec.again if again else ())]
-    for descriptor in spec.sockets:
-        argv += ["--fd", str(descriptor)]
-    for number, descriptor in spec.spares.items():
-        argv += ["--spare", f"{number}:{descriptor}"]
-    argv += ["--ready-fd", str(writer)]
-    try:
+    with ExitStack() as passed_on, ExitStack() as kept:
+        reader, writer = os.pipe()
+        kept.callback(os.close, reader)
+        passed_on.callback(os.close, writer)
+        os.set_blocking(reader, False)
+        stacks = _memory_file() if spec.beats else None
+        if stacks is not None:
+            kept.callback(os.close, stacks)
+        argv = [*spec.argv, *(spec.again if again else ())]
+        for descriptor in spec.sockets:
+            argv += ["--fd", str(descriptor)]
+        for number, descriptor in spec.spares.items():
+            argv += ["--spare", f"{number}:{descriptor}"]
+        argv += ["--ready-fd", str(writer), *(("--stacks-fd", str(stacks)) if stacks is not None else ())]
         process = subprocess.Popen(
             tether.command(argv),
             stdin=subprocess.DEVNULL,
             # The one document on stdout is the supervisor's; what a child has to tell, it tells through the pipe.
             stdout=subprocess.DEVNULL,
-            pass_fds=(*spec.sockets, *spec.spares.values(), writer),
+            pass_fds=(*spec.sockets, *spec.spares.values(), writer, *((stacks,) if stacks is not None else ())),
             env={**environment, **spec.environment},
             start_new_session=True,
         )
-    except OSError:
-        os.close(reader)
-        raise
-    finally:
-        os.close(writer)
-    return Child(spec, process, reader, now)
+        kept.pop_all()
+    return Child(spec, process, reader, stacks, now)
+
+
+def _memory_file() -> int | None:
+    """Where a dying process can write without a disk and without anybody who reads; None where there is no such thing."""
+    return os.memfd_create("stacks") if hasattr(os, "memfd_create") else None
 
 
 def _document(line: bytes) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("behaviour")
     parser.add_argument("--fd", type=int)
     parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--stacks-fd", type=int)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--spare", action="append", default=[])
     parser.add_argument("--control")

@@ -12,6 +12,7 @@ import faulthandler
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,24 @@ class Command(JsonCommand):
             "--spare", type=_spare, action="append", default=[], metavar="N:FD", help="a sibling's socket"
         )
         parser.add_argument("--ready-fd", type=int, help="where to say that it is ready, or why not")
+        parser.add_argument("--stacks-fd", type=int, help="where to write the stacks on SIGABRT and crashes (stderr)")
         parser.add_argument("--again", action="store_true", help="after a crash: an invalid edit of the file can wait")
         parser.add_argument("--worker", type=int, default=0, help="the number of this worker")
 
     def run(
-        self, *, fd: int | None, spare: list[tuple[int, int]], ready_fd: int | None, again: bool, worker: int
+        self,
+        *,
+        fd: int | None,
+        spare: list[tuple[int, int]],
+        ready_fd: int | None,
+        stacks_fd: int | None,
+        again: bool,
+        worker: int,
     ) -> Result:
         pipe = _Pipe(ready_fd)
         guards.limit_open_files(settings.LIMITS)
-        faulthandler.enable()  # a loop that hangs is ended by SIGABRT: where it was goes to stderr
+        # A loop that hangs is ended by SIGABRT: where it was goes to the supervisor, which logs it.
+        faulthandler.enable(sys.stderr if stacks_fd is None else stacks_fd)
         from mcpserver import asgi  # noqa: F401  Django sets logging up once more: what follows must come after it
 
         log.start(

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 Line = dict[str, Any]
 
 CURRENT = "combined.log"
-_ROTATED = re.compile(r"combined\.(\d+)\.log")
+# As we name them, and as logrotate does.
+_ROTATED = re.compile(r"combined\.(\d+)\.log|combined\.log\.(\d+)")
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _PART_BYTES = 1024 * 1024
 
@@ -62,7 +63,9 @@ def last(folder: Path, wanted: Callable[[Line], bool], count: int) -> list[Line]
 def files(folder: Path) -> list[Path]:
     """Oldest first."""
     numbered = [
-        (int(match[1]), path) for path in folder.glob("combined.*.log") if (match := _ROTATED.fullmatch(path.name))
+        (int(match[1] or match[2]), path)
+        for path in folder.glob("combined.*")
+        if (match := _ROTATED.fullmatch(path.name))
     ]
     current = folder / CURRENT
     return [path for _, path in sorted(numbered, reverse=True)] + ([current] if current.exists() else [])

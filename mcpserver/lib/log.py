@@ -9,6 +9,7 @@ Nothing here raises into the code that logs, and nothing here waits for a disk: 
 lines are dropped and counted (`state`), and the next line that can be written says how many were lost.
 """
 
+import fcntl
 import json
 import logging
 import logging.handlers
@@ -18,10 +19,11 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -332,7 +334,25 @@ class Remembers(logging.Handler):
 
 
 class _Watched(Remembers, logging.handlers.WatchedFileHandler):
-    """Somebody else rotates: the file is opened again when it has been moved away."""
+    """Somebody else rotates: the file is opened again when it has been moved away, and written to at its end, wherever that is.
+
+    A lock on the file keeps the writers of other processes apart, so that what did not fit a full disk can be taken back.
+    """
+
+    def _open(self) -> TextIOWrapper:
+        return TextIOWrapper(open(self.baseFilename, "ab", opener=_private), encoding=self.encoding)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.failure = None
+        try:
+            self.reopenIfNeeded()
+            if self.stream is None:
+                self.stream = self._open()
+                self._statstream()
+            with _locked(self.stream.fileno()) as descriptor:
+                write_whole(descriptor, f"{self.format(record)}\n".encode())
+        except OSError:
+            self.handleError(record)
 
 
 class _Descriptor(Remembers):
@@ -349,6 +369,29 @@ class _Descriptor(Remembers):
             write_all(self._descriptor, f"{self.format(record)}\n".encode(errors="backslashreplace"))
         except OSError:
             self.handleError(record)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)
+
+
+@contextmanager
+def _locked(descriptor: int) -> Iterator[int]:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield descriptor
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def write_whole(descriptor: int, content: bytes) -> None:
+    """All or nothing: half a line on a full disk would spoil the next one too. Nobody else may write meanwhile."""
+    before = os.fstat(descriptor).st_size
+    try:
+        write_all(descriptor, content)
+    except OSError:
+        os.ftruncate(descriptor, before)
+        raise
 
 
 def write_all(descriptor: int, content: bytes) -> None:

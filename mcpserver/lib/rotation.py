@@ -16,7 +16,7 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler  # noqa: E402
 if _hides_redis:
     del sys.modules["portalocker.redis"]
 
-from mcpserver.lib.log import Remembers, write_all  # noqa: E402
+from mcpserver.lib.log import Remembers, write_whole  # noqa: E402
 
 
 class Rotating(Remembers, ConcurrentRotatingFileHandler):
@@ -35,16 +35,10 @@ class Rotating(Remembers, ConcurrentRotatingFileHandler):
         return size > 0 and size + len(record.getMessage()) + 1 > self.maxBytes
 
     def do_write(self, msg: str) -> None:
-        """The lock is held. Half a line on a full disk would spoil the next one too, so it is taken back."""
+        """The lock is held."""
         if self.stream is None or self.stream.closed:
             self.stream = self.do_open()
-        descriptor = self.stream.fileno()
-        before = os.fstat(descriptor).st_size
-        try:
-            write_all(descriptor, f"{msg}\n".encode())
-        except OSError:
-            os.ftruncate(descriptor, before)
-            raise
+        write_whole(self.stream.fileno(), f"{msg}\n".encode())
 
 
 def rotated_name(default: str) -> str:

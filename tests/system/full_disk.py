@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,15 @@ def serving(home: Path) -> None:
         )
         assert disk["stopped_writes"] is True
         assert disk["percent"] >= 99
+        told = eventually(
+            lambda: running.command("mcpstatus"), lambda said: said["calls"]["stopped"], within_s=20,
+            what="status says that calls cannot be recorded",
+        )  # fmt: skip
+        assert told["calls"]["stopped"] == "disk_full"
+        assert "calls_stopped" in [warning["code"] for warning in told["warnings"]]
         crashed_and_came_back(running)
         empty(home)
+        emptied = datetime.now(UTC).isoformat()
         for words in CHANGES:
             eventually(lambda w=words: running.command(*w)["ok"], bool, within_s=RESUMES_WITHIN_S, what=str(words))  # type: ignore[misc]
         assert echoed(running) == "hello"
@@ -156,6 +164,10 @@ def serving(home: Path) -> None:
         eventually(
             lambda: [one["name"] for one in running.command("mcpkey", "audit", "--event", "used")["events"]],
             lambda names: "first" in names, within_s=RESUMES_WITHIN_S, what="who used a key is written down",
+        )  # fmt: skip
+        eventually(
+            lambda: running.command("mcp", "calls", "--since", emptied)["calls"], bool, within_s=RESUMES_WITHIN_S,
+            what="calls are recorded",
         )  # fmt: skip
         eventually(
             running.log, lambda log: "log lines were dropped" in log, within_s=RESUMES_WITHIN_S, what="the log says so"

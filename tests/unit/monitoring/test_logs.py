@@ -32,6 +32,14 @@ def test_the_last_lines_come_from_as_many_files_as_are_needed(tmp_path: Path) ->
     assert numbers(logs.last(tmp_path, ALL, 100)) == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_files_that_logrotate_made_are_read_too(tmp_path: Path) -> None:
+    write(tmp_path / "combined.log.2", 1)
+    write(tmp_path / "combined.log.1", 2)
+    write(tmp_path / "combined.log", 3)
+    (tmp_path / "combined.log.3.gz").write_bytes(b"\x1f\x8b")
+    assert numbers(logs.last(tmp_path, ALL, 10)) == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [

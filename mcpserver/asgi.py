@@ -25,6 +25,7 @@ from gateway.neighbours import Neighbours  # noqa: E402
 from gateway.runtime import Runtime  # noqa: E402
 from mcpserver.lib.clock import SystemClock  # noqa: E402
 from monitoring import calls, facts  # noqa: E402
+from monitoring.holders import Pages  # noqa: E402
 
 
 def _cluster(neighbours: Neighbours) -> Any:
@@ -48,15 +49,13 @@ runtime = Runtime(
     share=_cluster if settings.REDIS_URL else None,
     record=calls.write,
 )
-_endpoint = Endpoint(
-    runtime,
-    Gate(
-        runtime.authenticator,
-        hosts=settings.ALLOWED_HOSTS,
-        origins=settings.MCP_ALLOWED_ORIGINS,
-        proxies=settings.PROXIES,
-    ),
+_gate = Gate(
+    runtime.authenticator,
+    hosts=settings.ALLOWED_HOSTS,
+    origins=settings.MCP_ALLOWED_ORIGINS,
+    proxies=settings.PROXIES,
 )
+_endpoint = Endpoint(runtime, _gate)
 _starting = asyncio.Lock()
 
 
@@ -73,13 +72,13 @@ async def _first(scope: Scope, receive: Receive, send: Send) -> None:
     await _endpoint(scope, receive, send)
 
 
-_pages = get_asgi_application()
+_pages = Pages(get_asgi_application(), _gate)
 
 
 def _http(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     """A lookup instead of Channels' URLRouter, which tries patterns and copies the scope: 4 µs of each call."""
     if scope["path"] not in PATHS:
-        return _pages(scope, receive, send)  # type: ignore[arg-type]
+        return _pages(scope, receive, send)
     return _endpoint(scope, receive, send) if runtime.started else _first(scope, receive, send)
 
 

@@ -113,8 +113,9 @@ def ill_dependencies(facts: Facts) -> list[str]:
     return [name for name, word in facts.dependencies.items() if word in _ILL_DEPENDENCIES]
 
 
-def document(facts: Facts, *, names: bool) -> dict[str, Any]:
-    """The answer of /health. Without `names` nothing in it tells what the remotes are called."""
+def document(facts: Facts, *, names: bool, edits: bool) -> dict[str, Any]:
+    """The answer of /health. Without `names` nothing in it tells what the remotes are called; `edits`: what is wrong with an
+    edit of the configuration, in its own words."""
     return {
         "status": judge(facts),
         "uptime": round(facts.uptime_s, 1),
@@ -134,7 +135,7 @@ def document(facts: Facts, *, names: bool) -> dict[str, Any]:
         "latency": dict(facts.latency_ms),
         "time": {"utc": facts.now, "synchronised": facts.clock_synchronised},
         "dependencies": dict(facts.dependencies),
-        "config": _config(facts.config, names=names),
+        "config": _config(facts.config, edits=edits),
         "warnings": [{"code": one.code, "message": one.message} for one in warnings(facts)],
     }
 
@@ -234,8 +235,8 @@ def _lost(dependency: str) -> str:
     return f"{dependency} does not answer"
 
 
-def _config(config: Config, *, names: bool) -> dict[str, Any]:
+def _config(config: Config, *, edits: bool) -> dict[str, Any]:
     pending: dict[str, Any] | None = None
     if config.pending:
-        pending = {"count": len(config.pending)} | ({"errors": [dict(one) for one in config.pending]} if names else {})
+        pending = {"count": len(config.pending)} | ({"errors": [dict(one) for one in config.pending]} if edits else {})
     return {"revision": config.revision, "sha256": config.sha256, "pending_error": pending}

@@ -1,6 +1,7 @@
 """/health, /health/live, /health/ready, /metrics, and a JSON 404 for every other page that is not MCP.
 
-Anybody may ask, so that load balancers need no key; what the remotes are called is told only to who is on this machine.
+Anybody may ask, so that load balancers need no key; what the remotes are called is told only to who is on this machine, or has
+a key from which nothing is hidden.
 The views run inside a gateway worker, in threads of Django's: none of them may wait for a database, see `facts`.
 """
 
@@ -23,7 +24,7 @@ from rest_framework.response import Response
 
 import mcpserver
 from mcpserver.lib.errors import GatewayError
-from monitoring import exposition, facts, gauges
+from monitoring import exposition, facts, gauges, holders
 from monitoring import health as rules
 
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP", "HTTP_VIA")
@@ -48,7 +49,7 @@ def ready(request: Request) -> Response:
 def health(request: Request) -> Response:
     """Everything, see `monitoring.health`."""
     gathered = facts.gather()
-    document = rules.document(gathered, names=may_see_names(request))
+    document = rules.document(gathered, names=may_see_names(request), edits=is_local(request))
     return Response(document, status=rules.http_status(document["status"]), headers=_NO_STORE)
 
 
@@ -82,6 +83,11 @@ def refused(request: HttpRequest, exception: Exception | None = None) -> HttpRes
 
 
 def may_see_names(request: HttpRequest | Request) -> bool:
+    """What the remotes are called."""
+    return is_local(request) or holders.sees_everything(request)
+
+
+def is_local(request: HttpRequest | Request) -> bool:
     """From this machine, asked directly, under a name of this machine: a web page that rebinds its own name is not."""
     try:
         request.get_host()

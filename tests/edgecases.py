@@ -17,7 +17,7 @@ class EdgeCase:
 EDGE_CASES = (
     EdgeCase(1, "Connection failures"),
     EdgeCase(2, "SSE connection drops", pending=True),
-    EdgeCase(3, "Connection limits", pending=True),
+    EdgeCase(3, "Connection limits"),
     EdgeCase(4, "Token expiry"),
     EdgeCase(5, "API key rotation"),
     EdgeCase(6, "Timing attacks on keys"),

@@ -88,6 +88,16 @@ async def test_streams_of_a_worker_that_was_killed_come_free_when_their_lease_en
 
 
 @pytest.mark.edge(3)
+async def test_streams_of_all_keys_are_one_count_too(worker: Make) -> None:
+    first, second = worker(), worker()
+    opened = [await one.opens(key, total=3) for one in (first, second) for key in ("k1", "k2")]
+    assert opened == [True, True, True, False]
+    full = await second.cluster.take("k3", 2, 3)
+    assert full is not None
+    assert (full.status, full.message) == (429, "the gateway has 3 open streams, its limit is 3")
+
+
+@pytest.mark.edge(3)
 async def test_streams_that_are_held_are_kept_and_closed_ones_are_free_at_once(worker: Make) -> None:
     holder, other = worker(lease_s=1), worker()
     assert await holder.opens(per_key=1)

@@ -7,9 +7,10 @@ that waits that long, not its clients.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from itertools import chain
 
@@ -21,6 +22,7 @@ from gateway.links import Links
 from gateway.listing import CAPABILITY, REFRESH_S, Entry, Hidden, Listing, Said, Why, read, worked
 from gateway.pins import KnownPins
 from gateway.remembered import Remembered
+from gateway.shelf import Shelf
 from keys.principal import Principal
 from mcpserver.protocol import jsonrpc
 from mcpserver.protocol.versions import LISTS
@@ -41,6 +43,8 @@ FIRST_LOAD_PATIENCE_S = 2.0
 # A remote that announces a change with every answer would otherwise be asked as fast as it answers; one with thousands of tools,
 # whose reading costs up to a third of a second, less often.
 _LOADS_APART_S, _TOOLS_PER_S = 1.0, 1000
+# Of one result's links, so many are agreed on among workers.
+_NAMED_MAX = 500
 
 
 class Kept(msgspec.Struct):
@@ -85,6 +89,8 @@ class Catalog:
         self.joined = Joined(0, ())
         self._pins = pins
         self._links = Links()
+        self.shelf: Shelf | None = None
+        """Where workers agree on URIs that are not listed."""
         self._kept: dict[str, Kept] = {}
         self._order: list[str] = []
         self._longest = 55
@@ -140,6 +146,25 @@ class Catalog:
         """The remote and the own URI behind an exposed one; None when it does not exist for this key."""
         entry = self.readable(uri, principal)
         return None if entry is None else (entry.remote, own_uri(entry, uri))
+
+    async def agree(self, method: str, entry: Entry, raw: bytes) -> None:
+        """Before `readdressed`, among several workers: a URI that two remotes name leads to the same one everywhere."""
+        if self.shelf is None or method == "resources/read" or not links.names_resources(raw):
+            return
+        with contextlib.suppress(jsonrpc.Malformed):
+            names = [one for uri in links.named(raw) for one in self._links.names(entry.remote, uri, self.joined.owner)]
+            standing = await self.shelf.put(entry.remote, names[:_NAMED_MAX]) if names else None
+            for (exposed, _), (remote, own) in zip(names, standing or (), strict=False):
+                self._links.learn(remote, exposed, own)
+
+    async def recall(self, uris: Iterable[str]) -> None:
+        """Before a URI is looked up, among several workers: what another one learnt of it."""
+        unknown = [uri for uri in uris if self.joined.owner(uri) is None and self._links.find(uri) is None]
+        if self.shelf is None or not unknown:
+            return
+        for uri, found in zip(unknown, await self.shelf.get(unknown), strict=True):
+            if found is not None:
+                self._links.learn(found.owner, uri, found.value)
 
     def readdressed(self, method: str, entry: Entry, raw: bytes) -> bytes:
         """A result whose URIs lead back to the remote that it came from: the same bytes, but where two remotes collide."""

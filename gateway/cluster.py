@@ -17,6 +17,7 @@ from gateway import said
 from gateway.moves import Moves
 from gateway.neighbours import Neighbours
 from gateway.news import News
+from gateway.shelf import Shelf
 from gateway.slots import Full
 from gateway.store import Store
 from gateway.tally import Tally
@@ -88,6 +89,7 @@ class Cluster:
         self._address = address
         self.moves = Moves(store, self._registry()[1])
         self.news = News(store, neighbours.own)
+        self.links, self.tasks = Shelf(store, "links"), Shelf(store, "tasks")
         self._host = socket.gethostname()
         self._take, self._renew, self._free, self._tell = map(store.script, (_TAKE, _RENEW, _FREE, _TELL))
         self._say = store.script(said.SAY)

@@ -7,7 +7,7 @@ Source: specification 2026-07-28, server/tools "Resource Links"; extensions/apps
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from msgspec import Raw
@@ -47,6 +47,22 @@ class Links:
         if self._owner(distinct, owner) is None:
             self._remember(remote, distinct, uri)
         return distinct
+
+    def knows(self, remote: str, uri: str) -> bool:
+        """Whether it is settled how clients reach what `remote` calls `uri`."""
+        seen: Mapping[str, str] = self._seen.get(remote, {})
+        return uri in seen or naming.distinct_uri(remote, uri) in seen
+
+    def learn(self, remote: str, exposed: str, own: str) -> None:
+        """Another worker saw it first."""
+        self._remember(remote, exposed, own)
+
+    def names(self, remote: str, uri: str, owner: Owner) -> list[tuple[str, str]]:
+        """What clients may come to call what `remote` calls `uri`, and that."""
+        if len(uri) > _URI_MAX or uri.startswith(_WEB) or self.knows(remote, uri):
+            return []
+        distinct = naming.distinct_uri(remote, uri)
+        return [(one, uri) for one in (uri, distinct) if owner(one) is None]
 
     def _owner(self, uri: str, owner: Owner) -> str | None:
         known = owner(uri)
@@ -99,6 +115,18 @@ def result(raw: bytes, exposed: Exposed) -> bytes:
     readdressed = {"content": _content(said.content, exposed), "messages": _messages(said.messages, exposed)}
     changed = {name: value for name, value in readdressed.items() if value is not None}
     return jsonrpc.encode(jsonrpc.fields(raw, "result") | changed) if changed else raw
+
+
+def named(raw: bytes) -> list[str]:
+    """The URIs that a result of tools/call or prompts/get names."""
+    found: dict[str, None] = {}
+
+    def seen(uri: str) -> str:
+        found[uri] = None
+        return uri
+
+    result(raw, seen)
+    return list(found)
 
 
 def contents(raw: bytes, exposed: Exposed) -> bytes:

@@ -142,6 +142,8 @@ class Pipeline:
         entry = self._find(call.method, name, visit.principal)
         if entry is None:
             await self._catalog.ready()
+            if call.method == "resources/read":
+                await self._catalog.recall([name])
             entry = self._find(call.method, name, visit.principal)
         if entry is None:
             return self._hidden(visit, name) or self._out_of_service(visit, name) or _unknown(call, name)
@@ -213,6 +215,7 @@ class Pipeline:
         place = self._catalog.located(uri, visit.principal)
         if place is None:
             await self._catalog.ready()
+            await self._catalog.recall([uri])
             place = self._catalog.located(uri, visit.principal)
         if place is None or visit.subscriber is None:
             return _unknown(call, uri)

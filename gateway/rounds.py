@@ -112,9 +112,12 @@ class Rounds:
             outcome = await self._awaited(upstream, exchange, entry, outcome)
         if not isinstance(outcome, Answer):
             return outcome
+        if self._catalog.shelf is not None:
+            await self._catalog.agree(visit.call.method, entry, outcome.result)
         raw = self._catalog.readdressed(visit.call.method, entry, outcome.result)
         if b'"taskId"' in raw:
             raw = self._tasks.exposed(raw, entry.remote, visit.principal.key_id, visit.subscriber)
+            await self._tasks.share()
         return outcome if raw is outcome.result else Answer(raw, outcome.modern, outcome.held)
 
     async def _awaited(self, upstream: Upstream, exchange: Exchange, entry: Entry, created: Answer) -> Outcome:
@@ -156,6 +159,7 @@ class Rounds:
                 break
             result = jsonrpc.fields(outcome.result, "result")
             listed = jsonrpc.items(result.get("tasks"))
+            await self._tasks.recall(listed, base.spec.name)
             own = (self._tasks.listed(one, base.spec.name, visit.principal.key_id) for one in listed)
             found += [task for task in own if task is not None]
             if "nextCursor" not in result:

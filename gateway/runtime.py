@@ -119,6 +119,8 @@ class Runtime:
         self.subscriptions = Subscriptions(self.pool)
         tasks = TaskIds(secret)
         self.pool.on_task = tasks.changed
+        if self.cluster is not None:
+            self.catalog.shelf, tasks.shelf = self.cluster.links, self.cluster.tasks
         self.tracing: Tracing | None = None
         self._attempts = Attempts(self.circuits, self.leases, clock.monotonic)
         self.rounds = Rounds(

@@ -2,8 +2,9 @@
 
 An id given to a client names the remote and belongs to the key that began the task: with another key, or changed, it does not
 exist. It carries its own proof and is the same each time, so nothing needs to be stored to serve it; what is remembered, bounded,
-is only which tasks a key has, for `tasks/list`. Source: specification 2025-11-25, basic/utilities/tasks; the extension
-io.modelcontextprotocol/tasks of 2026-07-28.
+is only which tasks a key has, for `tasks/list` (among several workers: on a shelf that all see).
+
+Source: specification 2025-11-25, basic/utilities/tasks; the extension io.modelcontextprotocol/tasks of 2026-07-28.
 """
 
 import base64
@@ -11,12 +12,13 @@ import binascii
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from gateway.shelf import Shelf
 from gateway.subscriptions import Subscriber
 from mcpserver.protocol import jsonrpc
 
@@ -27,6 +29,7 @@ CAPABILITY: dict[str, Any] = {"list": {}, "cancel": {}, "requests": {"tools": {"
 STATUS = "notifications/tasks/status"
 _MAC_BYTES = 12
 _REMEMBERED = 10_000
+_RECALLED_MAX = 1000
 
 
 class _Owner(msgspec.Struct, frozen=True):
@@ -40,12 +43,17 @@ class TaskIds:
     def __init__(self, secret: bytes) -> None:
         self._secret = hmac.new(secret, b"mcp task", hashlib.sha256).digest()
         self._minted: OrderedDict[tuple[str, str], _Owner] = OrderedDict()
+        self.shelf: Shelf | None = None
+        """Where workers know whose tasks are that any of them saw."""
+        self._fresh: list[tuple[str, str]] = []
 
     def mint(self, remote: str, key_id: str, own: str, subscriber: Subscriber | None = None) -> str:
         """The id under which one key knows a remote's task; `subscriber` hears of its changes from now on."""
         facts = msgspec.json.encode([remote, own])
         id = base64.urlsafe_b64encode(self._mac(facts, key_id) + facts).decode().rstrip("=")
         known = self._minted.get((remote, own))
+        if known is None and self.shelf is not None and len(self._fresh) < _REMEMBERED:
+            self._fresh.append((key_id, _name(remote, own)))
         if known is None or known.key_id != key_id or subscriber is not None:
             self._minted[remote, own] = _Owner(key_id, subscriber)
         self._minted.move_to_end((remote, own))
@@ -64,6 +72,24 @@ class TaskIds:
             return None
         remote, own = msgspec.json.decode(facts, type=tuple[str, str])
         return remote, own
+
+    async def share(self) -> None:
+        """After a task was given to a client: any worker may be asked for a list of its key's tasks."""
+        fresh, self._fresh = self._fresh, []
+        for key_id, name in fresh:
+            if self.shelf is not None:
+                await self.shelf.put(key_id, [(name, "")])
+
+    async def recall(self, listed: Sequence[Raw], remote: str) -> None:
+        """Before a remote's tasks are told apart: whose those are that this worker never saw."""
+        if self.shelf is None:
+            return
+        ids = [jsonrpc.text(jsonrpc.fields(raw, "a task").get("taskId")) for raw in listed]
+        unknown = [id for id in ids if id is not None and (remote, id) not in self._minted][:_RECALLED_MAX]
+        found = await self.shelf.get([_name(remote, id) for id in unknown])
+        for id, standing in zip(unknown, found, strict=True):
+            if standing is not None:
+                self._minted[remote, id] = _Owner(standing.owner)
 
     def belongs(self, remote: str, own: str, key_id: str) -> bool:
         """Whether a remote's task was begun by this key, as far as it is remembered."""
@@ -137,3 +163,7 @@ class TaskIds:
 
     def _mac(self, facts: bytes, key_id: str) -> bytes:
         return hmac.new(self._secret, key_id.encode() + b"\0" + facts, hashlib.sha256).digest()[:_MAC_BYTES]
+
+
+def _name(remote: str, own: str) -> str:
+    return f"{remote}\n{own}"

@@ -136,6 +136,7 @@ async def _listen(runtime: Runtime, principal: Principal, call: Call, receive: R
 async def _watched(runtime: Runtime, principal: Principal, subscriber: Subscriber, uris: list[str]) -> list[str]:
     """Those of the resources whose changes will be told: they exist for this key, and their remote can tell."""
     await runtime.catalog.ready()
+    await runtime.catalog.recall(uris[:URIS_MAX])
     located = ((uri, runtime.catalog.located(uri, principal)) for uri in uris[:URIS_MAX])
     places = {uri: place for uri, place in located if place is not None}
     try:

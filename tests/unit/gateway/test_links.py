@@ -129,3 +129,25 @@ def test_the_page_of_a_tool_gets_the_uri_that_clients_see(meta: Any, changed: An
         assert links.page(raw, prefixed) is raw
     else:
         assert json.loads(links.page(raw, prefixed)) == {"name": "t", "_meta": changed}
+
+
+def test_what_another_worker_settled_holds_here_too() -> None:
+    named = Links()
+    assert named.names("two", "a://1", LISTED.get) == [("a://1", "a://1"), ("two+a://1", "a://1")]
+    assert named.names("two", "a://listed", LISTED.get) == [("two+a://listed", "a://listed")]
+    assert named.names("two", "https://example.com", LISTED.get) == [], "is never changed"
+    named.learn("one", "a://1", "a://1")
+    named.learn("two", "two+a://1", "a://1")
+    assert exposed(named, "two", "a://1") == "two+a://1"
+    assert exposed(named, "one", "a://1") == "a://1"
+    assert named.names("two", "a://1", LISTED.get) == [], "and need not be asked again"
+
+
+def test_all_uris_of_a_result_are_found_once() -> None:
+    blocks = [
+        {"type": "resource_link", "uri": "a://1", "name": "x"},
+        {"type": "resource", "resource": {"uri": "a://2", "text": "x"}},
+        {"type": "resource_link", "uri": "a://1", "name": "y"},
+        {"type": "text", "text": "a://3"},
+    ]
+    assert links.named(json.dumps({"content": blocks}).encode()) == ["a://1", "a://2"]

@@ -155,8 +155,8 @@ class Runtime:
         self._contacts: dict[str, dict[str, Any]] = {}
         self._streams_ended = 0
 
-    async def start(self, *, again: bool = False) -> None:
-        """Load keys and configuration; raises GatewayError with what is wrong. `again`: this follows a crash."""
+    async def start(self, *, last_known_good: bool = False) -> None:
+        """Load keys and configuration; raises GatewayError with what is wrong. `last_known_good`: see `bootstrap`."""
         self.started_at = self.clock.now()
         self.tracing = tracing.begin(self._environment)
         if self.tracing is not None:
@@ -164,7 +164,7 @@ class Runtime:
         await self.authenticator.start()
         self.authenticator.on_revoked.append(self._revoked)
         self.authenticator.on_changed.append(self._changed)
-        bootstrap = partial(services.bootstrap, again=again)
+        bootstrap = partial(services.bootstrap, last_known_good=last_known_good)
         snapshot = await in_database(bootstrap, self._config, self._environment, timeout_s=20)
         health = await in_database(selectors.health)
         await self.pins.start()

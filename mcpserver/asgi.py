@@ -59,9 +59,9 @@ _endpoint = Endpoint(runtime, _gate)
 _starting = asyncio.Lock()
 
 
-async def start(*, again: bool = False) -> None:
-    """Load the runtime and show it to health; GatewayError says why it cannot. `again`: this follows a crash."""
-    await runtime.start(again=again)
+async def start(*, last_known_good: bool = False) -> None:
+    """Load the runtime and show it to health; GatewayError says why it cannot. `last_known_good`: as in `runtime.start`."""
+    await runtime.start(last_known_good=last_known_good)
     facts.provide(runtime.status)
 
 

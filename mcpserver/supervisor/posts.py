@@ -36,6 +36,7 @@ class Post:
         if child:
             document |= {"pid": child.pid, "uptime_s": round(now - child.started_at, 3)}
             document |= {"stalled": True} if child.is_stalled else {}
+            document |= {name: fact for name, fact in child.facts.items() if name not in {"ok", "pid"}}
         elif record.next_start is not None:
             document["next_start_in_s"] = round(max(0.0, record.next_start - now), 3)
         if self.guardian is not None:

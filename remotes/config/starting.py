@@ -23,21 +23,26 @@ def bootstrap(
     actor: str = "start",
     clock: Clock = _CLOCK,
     *,
-    again: bool = False,
+    last_known_good: bool = False,
 ) -> Snapshot:
     """The snapshot to start with, after bringing file and head together. Several processes may start at once.
 
-    `again`: after a crash. Then a file that is not valid changes nothing either: the head goes on, and the edit is pending.
+    `last_known_good` (after a crash, or because the operator says so): a file that is not valid changes nothing, the head goes
+    on, and the edit is pending. Nobody takes it in silence.
     """
     state = following(path, clock)
     state.environment = environment
     try:
         return _brought_together(state, path, environment, actor)
     except GatewayError as error:
-        head = revisions.head() if again and "errors" in error.facts else None
+        head = revisions.head() if "errors" in error.facts else None
         if head is None:
             raise
-        log.warning("revision %s runs on: %s", head.number, error.message)
+        if not last_known_good:
+            way_out = f"to start with revision {head.number} meanwhile: mcpserver start --last-known-good"
+            error.hint = "; ".join(filter(None, (error.hint, way_out)))
+            raise
+        log.warning("revision %s, which ran last, runs on: %s", head.number, error.message)
         state.number, state.in_step, state.pending = head.number, head.sha256, error.facts["errors"]
         return applying.snapshot_of(head, path, environment)
 

@@ -115,7 +115,7 @@ def test_after_a_crash_a_broken_file_is_a_pending_edit_and_the_head_goes_on(gate
     gateway.start()
     path.write_text(BROKEN)
     following.forget()
-    snapshot = services.bootstrap(path, {}, clock=gateway.clock, again=True)
+    snapshot = services.bootstrap(path, {}, clock=gateway.clock, last_known_good=True)
     assert (snapshot.revision, list(snapshot.remotes)) == (1, ["one"])
     assert [problem["code"] for problem in selectors.pending_error()] == ["unknown_key"]
     path.write_text(TWO)
@@ -126,7 +126,7 @@ def test_after_a_crash_a_broken_file_is_a_pending_edit_and_the_head_goes_on(gate
 def test_after_a_crash_before_the_first_revision_a_broken_file_is_an_error(gateway, path):
     path.write_text(BROKEN)
     with pytest.raises(GatewayError, match="comand"):
-        services.bootstrap(path, {}, clock=gateway.clock, again=True)
+        services.bootstrap(path, {}, clock=gateway.clock, last_known_good=True)
 
 
 def test_a_second_start_changes_nothing(gateway):
@@ -153,7 +153,7 @@ def test_an_invalid_file_does_not_start_and_names_file_line_and_cause(gateway, p
         "ok": False,
         "error": "invalid_config",
         "message": "mcp-config.yaml:1:18: mcpServers.a.comand: `comand` is not known here",
-        "hint": hint,
+        "hint": f"{hint}; to start with revision 1 meanwhile: mcpserver start --last-known-good",
         "file": str(path),
         "errors": [
             {

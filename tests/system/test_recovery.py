@@ -129,6 +129,18 @@ def test_a_server_that_will_not_start_is_looked_into_and_brought_back(running: G
     config.write_text(config.read_text()[:60])
     refused = said(running, "mcpserver start --no-worker", code=3)
     assert "mcp-config.yaml:" in refused["message"]
+    assert "mcpserver start --last-known-good" in refused["hint"]
+    meanwhile = said(running, "mcpserver start --no-worker --detach --last-known-good")
+    ((warning),) = meanwhile["warnings"]
+    assert (warning["code"], warning["errors"][0]["code"]) == ("config_pending", refused["errors"][0]["code"])
+    assert opens(meanwhile["url"].removesuffix("/mcp"), running.key)
+    status = said(running, "mcpstatus")
+    assert status["server"]["status"] == "degraded"
+    assert status["config"]["pending_error"] == warning["errors"]
+    assert status["mcps"]["demo"]["status"] == "healthy"
+    assert "which ran last, runs on" in shell(running, "cat logs/combined.log").stdout
+    assert config.stat().st_size == 60, "what is wrong is the operator's to mend"
+    said(running, "mcpserver stop")
     looked = shell(running, f'cat mcp-config.yaml | {sys.executable} -c "import yaml, sys; yaml.safe_load(sys.stdin)"')
     assert looked.returncode == 1
     assert shell(running, "cat logs/error.log | tail -50").returncode == 0

@@ -27,6 +27,7 @@ from mcpserver.lib.command import JsonCommand, Result
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.sockets import listening_socket
 from mcpserver.supervisor.vigil import BEAT_EVERY_S
+from remotes import selectors
 
 if TYPE_CHECKING:
     from gateway.runtime import Runtime
@@ -42,7 +43,9 @@ class Command(JsonCommand):
         )
         parser.add_argument("--ready-fd", type=int, help="where to say that it is ready, or why not")
         parser.add_argument("--stacks-fd", type=int, help="where to write the stacks on SIGABRT and crashes (stderr)")
-        parser.add_argument("--again", action="store_true", help="after a crash: an invalid edit of the file can wait")
+        parser.add_argument(
+            "--last-known-good", action="store_true", help="a file that is not valid can wait: what ran last goes on"
+        )
         parser.add_argument("--worker", type=int, default=0, help="the number of this worker")
 
     def run(
@@ -52,7 +55,7 @@ class Command(JsonCommand):
         spare: list[tuple[int, int]],
         ready_fd: int | None,
         stacks_fd: int | None,
-        again: bool,
+        last_known_good: bool,
         worker: int,
     ) -> Result:
         pipe = _Pipe(ready_fd)
@@ -70,7 +73,7 @@ class Command(JsonCommand):
             target=settings.MCP_LOG_TARGET,
         )
         try:
-            return {"exit": _serve(fd, dict(spare), worker, pipe, again=again)}
+            return {"exit": _serve(fd, dict(spare), worker, pipe, last_known_good=last_known_good)}
         except GatewayError as error:
             pipe.write(error.document())
             raise
@@ -82,7 +85,7 @@ class Command(JsonCommand):
             log.stop()
 
 
-def _serve(fd: int | None, spares: dict[int, int], worker: int, pipe: "_Pipe", *, again: bool) -> int:
+def _serve(fd: int | None, spares: dict[int, int], worker: int, pipe: "_Pipe", *, last_known_good: bool) -> int:
     listener = socket.socket(fileno=fd) if fd is not None else listening_socket(settings.HOST, settings.PORT)
     from mcpserver import asgi
 
@@ -90,7 +93,7 @@ def _serve(fd: int | None, spares: dict[int, int], worker: int, pipe: "_Pipe", *
     servers: list[asyncio.AbstractServer] = []
 
     async def on_start() -> None:
-        await asgi.start(again=again)
+        await asgi.start(last_known_good=last_known_good)
         servers.append(await control.listen(path, Control(asgi.runtime).handle))
 
     async def on_stop() -> None:
@@ -103,13 +106,20 @@ def _serve(fd: int | None, spares: dict[int, int], worker: int, pipe: "_Pipe", *
         sockets=[listener],
         limits=settings.LIMITS,
         lifecycle=Lifecycle(on_start=on_start, on_drain=asgi.runtime.drain, on_stop=on_stop),
-        ready=lambda: pipe.ready({"ok": True, "pid": os.getpid()}, lambda: _beat_of(asgi.runtime)),
+        ready=lambda: pipe.ready(_ready(asgi.runtime), lambda: _beat_of(asgi.runtime)),
         door=asgi.runtime.neighbours.open_door(),
         spares={number: socket.socket(fileno=spare) for number, spare in spares.items()},
     )
     if exit_code:
         raise GatewayError("failed", f"the server ended with {exit_code}", exit_code=Exit.FAILED)
     return exit_code
+
+
+def _ready(runtime: "Runtime") -> dict[str, Any]:
+    """`pending_error`: what is wrong with the file, where the revision that ran last is served instead."""
+    pending = selectors.pending_error()
+    started_with = {"revision": runtime.snapshot.revision} | ({"pending_error": list(pending)} if pending else {})
+    return {"ok": True, "pid": os.getpid(), "started_with": started_with}
 
 
 def _beat_of(runtime: "Runtime") -> dict[str, Any]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentTypeError
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -58,8 +58,15 @@ class Start(Subcommand):
         parser.add_argument("--workers", type=_count, default=settings.MCP_WORKERS, help="processes (MCP_WORKERS)")
         parser.add_argument("--no-worker", action="store_true", help="no Celery worker: no probes, no daily tasks")
         parser.add_argument("--detach", action="store_true", help="come back when all is ready")
+        parser.add_argument(
+            "--last-known-good",
+            action="store_true",
+            help="where the file is not valid, start with the revision that ran last, and say so",
+        )
 
-    def run(self, *, host: str, port: int, workers: int, no_worker: bool, detach: bool) -> Result:
+    def run(
+        self, *, host: str, port: int, workers: int, no_worker: bool, detach: bool, last_known_good: bool
+    ) -> Result:
         if workers > 1 and not settings.REDIS_URL:
             raise usage_error(
                 f"{workers} workers count streams and find each other through Redis, and REDIS_URL is not set",
@@ -71,7 +78,9 @@ class Start(Subcommand):
         with pidfile.held(settings.MCP_RUN_DIR) as was_killed, _database_held_open(), _logged():
             sockets = _sockets(host, port, workers, patience_s=LEAVING_S if was_killed else 0.0)
             _refuse_unmigrated()
-            raise SystemExit(_supervise(host, sockets, with_celery=not no_worker))
+            gateways = [_gateway(number, sockets, host, last_known_good) for number in range(workers)]
+            specs = gateways if no_worker else [*gateways, _celery()]
+            raise SystemExit(_supervise(specs, sockets, url=_url(host, sockets[0].getsockname()[1])))
 
 
 class Stop(Subcommand):
@@ -163,16 +172,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _supervise(host: str, sockets: Sequence[socket.socket], *, with_celery: bool) -> int:
-    address = {"HOST": host, "PORT": str(sockets[0].getsockname()[1]), "MCP_WORKERS": str(len(sockets))}
-    specs = [_gateway(number, sockets, address) for number in range(len(sockets))]
+def _supervise(specs: Sequence[Spec], sockets: Sequence[socket.socket], *, url: str) -> int:
     arbiter = Arbiter(
-        [*specs, *([_celery()] if with_celery else [])],
+        specs,
         sockets=sockets,
         run_dir=settings.MCP_RUN_DIR,
         environment=_environment(),
         announce=_announce,
-        facts={"url": _url(host, int(address["PORT"]))},
+        facts={"url": url},
     )
     return arbiter.run()
 
@@ -209,18 +216,20 @@ def _listener_at(port: int) -> int | None:
     return next((each.pid for each in here), None)
 
 
-def _gateway(number: int, sockets: Sequence[socket.socket], address: Mapping[str, str]) -> Spec:
+def _gateway(number: int, sockets: Sequence[socket.socket], host: str, last_known_good: bool) -> Spec:
     descriptors = {each: listener.fileno() for each, listener in enumerate(sockets)}
+    words = ("mcpgateway", "--worker", str(number), *(("--last-known-good",) if last_known_good else ()))
     return Spec(
         name=f"gateway-{number}",
-        argv=(sys.executable, str(settings.BASE_DIR / "manage.py"), "mcpgateway", "--worker", str(number)),
-        again=("--again",),
+        argv=(sys.executable, str(settings.BASE_DIR / "manage.py"), *words),
+        # What was running goes on, whatever somebody has made of the file meanwhile.
+        again=("--last-known-good",),
         sockets=(descriptors.pop(number),),
         spares=descriptors,
         number=number,
         control=settings.MCP_RUN_DIR / f"gateway-{number}.sock",
         beats=True,
-        environment=address,
+        environment={"HOST": host, "PORT": str(sockets[0].getsockname()[1]), "MCP_WORKERS": str(len(sockets))},
         grace_s=_grace_s(),
     )
 
@@ -238,8 +247,19 @@ def _celery() -> Spec:
 
 
 def _announce(document: dict[str, Any]) -> None:
+    if warnings := _warnings(document["children"].values()):
+        document["warnings"] = warnings
     with suppress(BrokenPipeError):  # Who started us need not stay to read.
         print(json.dumps({"schema": SCHEMA, **document}), flush=True)
+
+
+def _warnings(children: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    started = (child.get("started_with") or {} for child in children)
+    pending = next((one for one in started if one.get("pending_error")), None)
+    if pending is None:
+        return []
+    message = f"{settings.MCP_CONFIG.name} is not valid: revision {pending['revision']}, which ran last, is served"
+    return [{"code": "config_pending", "message": message, "errors": pending["pending_error"]}]
 
 
 def _environment() -> dict[str, str]:

@@ -32,7 +32,10 @@ def document(runtime: "Runtime") -> dict[str, Any]:
             "refused": runtime.slots.streams.refused,
             "sockets": serving.connections(),
             "memory_bytes": held_for_clients(runtime),
-            "per_key": [{"key": key_id, "active": active} for key_id, active in per_key],
+            "per_key": [
+                {"key": key_id, "name": runtime.authenticator.name_of(key_id), "active": active}
+                for key_id, active in per_key
+            ],
         },
         "in_flight": runtime.slots.requests.active,
         "waiting": runtime.slots.requests.waiting,

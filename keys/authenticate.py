@@ -118,6 +118,11 @@ class Authenticator:
         found = [held.principal for held in self._held.values() if held.opens(now)]
         return next((one for one in reversed(found) if name in (one.name, one.key_id)), None)
 
+    def name_of(self, key_id: str) -> str | None:
+        """What people call a key; None for one that is not held any more."""
+        held = self._held.get(key_id)
+        return None if held is None else held.principal.name
+
     async def verify(self, key: str, source: str) -> Principal | None:
         """One argon2 run whatever was sent; None for every refusal. `source` is who sent it, such as an address."""
         digest = self._digest(key)

@@ -109,9 +109,8 @@ def _remotes(remotes: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float
         rate = rates.get(name)
         cells = (name, word, _ms(remote.get("latency_ms")), breaker, "–" if rate is None else f"{rate:.0f}")
         tools = "–" if remote.get("tools") is None else str(remote["tools"])
-        why = (
-            ", ".join(f"{one} is not set" for one in remote.get("missing_env") or ()) or remote.get("last_error") or ""
-        )
+        missing = ", ".join(f"{one} is not set" for one in remote.get("missing_env") or ())
+        why = missing or remote.get("last_error") or (remote.get("circuit") or {}).get("reason") or ""
         columns = [_cut(cell, wide) for cell, wide in zip((*cells, tools), _WIDTHS, strict=True)]
         colours = ("", _COLOUR_OF.get(word, ""), "", _COLOUR_OF.get(breaker, ""), "", "")
         rows.append([*zip(columns, colours, strict=True), (printable(str(why)), _FAINT)])
@@ -148,7 +147,7 @@ def _keys(connections: Mapping[str, Any]) -> list[list[Text]]:
     held = list(connections.get("per_key") or ())
     if not held:
         return []
-    shown = "   ".join(f"{one.get('key')} {one.get('active')}" for one in held[:_KEYS_SHOWN])
+    shown = "   ".join(f"{one.get('name') or one.get('key')} {one.get('active')}" for one in held[:_KEYS_SHOWN])
     more = f"   and {len(held) - _KEYS_SHOWN} more keys" if len(held) > _KEYS_SHOWN else ""
     return [[], [("streams per key  ", _FAINT), (printable(shown) + more, "")]]
 

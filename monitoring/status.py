@@ -147,13 +147,15 @@ def _server(gathered: Gathered, live: Mapping[str, Any]) -> Document:
 def _connections(workers: Sequence[Mapping[str, Any]]) -> Document:
     said = [one.get("connections") or {} for one in workers]
     per_key: Counter[str] = Counter()
+    names: dict[str, Any] = {}
     for one in said:
         for row in one.get("per_key") or ():
             per_key[str(row.get("key"))] += int(row.get("active") or 0)
+            names[str(row.get("key"))] = row.get("name")
     return {
         "active": sum(int(one.get("active") or 0) for one in said),
         "max": max((one.get("max") or 0 for one in said), default=0),
-        "per_key": [{"key": key, "active": active} for key, active in per_key.most_common()],
+        "per_key": [{"key": key, "name": names[key], "active": active} for key, active in per_key.most_common()],
         "refused": sum(int(one.get("refused") or 0) for one in said),
         "sockets": sum(int(one.get("sockets") or 0) for one in said),
         "memory_bytes": sum(int(one.get("memory_bytes") or 0) for one in said),

@@ -32,7 +32,7 @@ EDGE_CASES = (
     EdgeCase(15, "Slow tools"),
     EdgeCase(16, "Invalid answers"),
     EdgeCase(17, "Graceful shutdown", pending=True),
-    EdgeCase(18, "Health checks", pending=True),
+    EdgeCase(18, "Health checks"),
     EdgeCase(19, "Dependencies at start and later", pending=True),
     EdgeCase(20, "Backup corruption"),
     EdgeCase(21, "Concurrent edits of the configuration"),

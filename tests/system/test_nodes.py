@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from mcpserver.lib import control
 from tests.component import asking, saying_peer
@@ -316,6 +317,7 @@ def test_what_happens_on_one_machine_is_shown_on_each(world: World) -> None:
             there.modern("tools/call", {"name": "odd__echo", "arguments": {}})
         until(lambda: circuits(world) == ["open", "open"], within_s=15)
         assert sum(of_remote(world, "odd", "calls")) == world.manage("mcpstatus")["mcps"]["odd"]["calls"] == 12
+        assert {counted(there, "odd") for _ in range(8)} == {12}, "whichever of the workers is asked"
         odd.be("")
         assert world.manage("mcp", "remote", "reset", "odd", on=0)["ok"]
         until(lambda: circuits(world) == ["closed", "closed"], within_s=15)
@@ -424,6 +426,14 @@ def shown(world: World) -> dict[str, dict[str, Any]]:
     nodes: dict[str, dict[str, Any]] = world.manage("mcpstatus")["nodes"]
     assert len(nodes) == 2, nodes
     return nodes
+
+
+def counted(client: Client, remote: str) -> int:
+    """The calls of a remote on /metrics, refused ones too."""
+    text = client.ask("GET", "/metrics").body.decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    calls = [one.value for one in samples if one.name == "mcp_tool_calls_total" and one.labels["remote"] == remote]
+    return int(sum(calls))
 
 
 def of_remote(world: World, name: str, what: str) -> list[Any]:

@@ -8,7 +8,7 @@ def worker(address: str = "http://10.0.0.1:3000", workers: int = 1, **said: Any)
     return {
         "version": "0.1.0",
         "uptime_s": 60.0,
-        "connections": {"active": 2, "max": 100, "per_key": [{"key": "main", "active": 2}], "refused": 1},
+        "connections": {"active": 2, "max": 100, "per_key": [{"key": "main", "name": "ci", "active": 2}], "refused": 1},
         "in_flight": 1,
         "waiting": 0,
         "mcps": {"demo": {"status": "healthy", "calls": 5, "circuit": {"state": "closed"}}},
@@ -31,7 +31,7 @@ def test_what_adds_up_is_added_up_and_the_worst_word_counts_while_the_rest_stays
     together = nodes.across(status.merged([worker()]), others)
     assert together is not None
     assert together["connections"]["active"] == 4
-    assert together["connections"]["per_key"] == [{"key": "main", "active": 4}]
+    assert together["connections"]["per_key"] == [{"key": "main", "name": "ci", "active": 4}]
     assert (together["in_flight"], together["errors"]["rate"]) == (2, 1.0)
     assert together["mcps"]["demo"] == {"status": "degraded", "calls": 12, "circuit": {"state": "open"}}
     assert (together["uptime_s"], together["process"]["rss_mb"], together["workers"]) == (60.0, 80.0, 1)

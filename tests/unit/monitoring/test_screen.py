@@ -9,11 +9,16 @@ from monitoring import screen
 
 DOCUMENT: dict[str, Any] = {
     "server": {"status": "degraded", "version": "0.1.0", "uptime_s": 7384.0, "workers": [{"pid": 1}]},
-    "connections": {"active": 3, "max": 100, "per_key": [{"key": "abc", "active": 3}]},
+    "connections": {
+        "active": 3,
+        "max": 100,
+        "per_key": [{"key": "abc", "name": "ci", "active": 2}, {"key": "def", "active": 1}],
+    },
     "in_flight": 2,
     "mcps": {
         "docs": {"status": "healthy", "latency_ms": 12.0, "circuit": {"state": "closed"}, "tools": 6, "calls": 90},
         "shop": {"status": "misconfigured", "missing_env": ["SHOP_TOKEN"], "calls": 0},
+        "tripped": {"status": "degraded", "circuit": {"state": "open", "reason": "HTTP 500"}},
         "evil": {"status": "unhealthy", "last_error": "no\x1b[2J\nhealthy", "calls": 1},
     },
     "memory": {"rss_mb": 450.0, "limit_mb": 512, "percent": 87.9},
@@ -43,9 +48,10 @@ def test_the_whole_page() -> None:
         "REMOTE                  STATE          LATENCY  BREAKER    CALLS/MIN  TOOLS  LAST ERROR",
         "evil                    unhealthy      –        –          –          –      no\\u001b[2J\\u000ahealthy",
         "shop                    misconfigured  –        –          –          –      SHOP_TOKEN is not set",
+        "tripped                 degraded       –        open       –          –      HTTP 500",
         "docs                    healthy        12 ms    closed     30         6",
         "",
-        "streams per key  abc 3",
+        "streams per key  ci 2   def 1",
         "",
         "! warning 0",
         "! warning 1",

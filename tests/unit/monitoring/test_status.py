@@ -20,7 +20,7 @@ def worker(**said: Any) -> dict[str, Any]:
         "started_at": "2026-11-22T12:00:00Z",
         "uptime_s": 60,
         "draining": False,
-        "connections": {"active": 2, "max": 100, "per_key": [{"key": "main", "active": 2}]},
+        "connections": {"active": 2, "max": 100, "per_key": [{"key": "main", "name": "ci", "active": 2}]},
         "in_flight": 1,
         "waiting": 1,
         "payloads": {"bytes": 3, "kept_bytes": 1, "max_bytes": 10, "waiting": 0, "waited": 5},
@@ -41,7 +41,7 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         connections={
             "active": 1,
             "max": 100,
-            "per_key": [{"key": "main", "active": 1}],
+            "per_key": [{"key": "main", "name": "ci", "active": 1}],
             "refused": 4,
             "sockets": 9,
             "memory_bytes": 500,
@@ -72,7 +72,7 @@ def test_workers_are_added_up_and_the_worst_one_counts_for_the_rest() -> None:
         "connections": {
             "active": 3,
             "max": 100,
-            "per_key": [{"key": "main", "active": 3}],
+            "per_key": [{"key": "main", "name": "ci", "active": 3}],
             "refused": 4,
             "sockets": 9,
             "memory_bytes": 500,

@@ -1,5 +1,5 @@
 # Nobody needs make: each target is ./start with a word. Arguments: make test ARGS="-k keys"
-.PHONY: help run test check lint bench conformance timing crashes image lock
+.PHONY: help run test check lint bench conformance timing crashes image lock audit licences
 help:   ; @./start --help
 run:    ; @./start $(ARGS)
 test:   ; @./start test $(ARGS)
@@ -11,3 +11,5 @@ timing: ; @./start timing $(ARGS)
 crashes: ; @./start crashes $(ARGS)
 image:  ; @./start image $(ARGS)
 lock:   ; @./start lock $(ARGS)
+audit:  ; @./start audit $(ARGS)
+licences: ; @./start licences

@@ -28,6 +28,7 @@ from gateway.parking import Parked, Parking
 from gateway.record import Verdict
 from gateway.state import NotOurs, Sealer, State
 from gateway.tasks import TaskIds
+from mcpserver.lib.clock import Instant
 from mcpserver.protocol import codes, jsonrpc, results
 from mcpserver.protocol.inbound import Call
 from mcpserver.protocol.versions import ROUTED
@@ -54,7 +55,7 @@ class Rounds:
         elicitations: Elicitations,
         sealer: Sealer,
         loop_time: Callable[[], float],
-        wall_time: Callable[[], float],
+        instant: Callable[[], Instant],
     ) -> None:
         self._pool = pool
         self._attempts = attempts
@@ -64,7 +65,7 @@ class Rounds:
         self._parking = parking
         self._sealer = sealer
         self._loop_time = loop_time
-        self._wall_time = wall_time
+        self._instant = instant
         self._telling: set[asyncio.Future[Outcome]] = set()
 
     async def serve(self, visit: Visit, entry: Entry, base: Upstream) -> Served:
@@ -260,13 +261,13 @@ class Rounds:
         try:
             call = Call(message.id, message.method, jsonrpc.fields(message.params), {}, "")
             text = jsonrpc.text(call.params.get("requestState")) or ""
-            found = self._sealer.unseal(text, key_id=key_id, digest=state.digest(call), now=self._wall_time())
+            found = self._sealer.unseal(text, key_id=key_id, digest=state.digest(call), now=self._instant())
         except (jsonrpc.Malformed, NotOurs, KeyError, ValueError):
             return ""
         return found.parked.partition(".")[0]
 
     def _unsealed(self, visit: Visit, entry: Entry, text: str | None, digest: str) -> State:
-        found = self._sealer.unseal(text or "", key_id=visit.principal.key_id, digest=digest, now=self._wall_time())
+        found = self._sealer.unseal(text or "", key_id=visit.principal.key_id, digest=digest, now=self._instant())
         if found.remote != entry.remote:
             raise NotOurs
         return found
@@ -338,7 +339,7 @@ class Rounds:
         return Served(jsonrpc.result(visit.call.id, raw), Verdict.INPUT_REQUIRED)
 
     def _state(self, visit: Visit, entry: Entry, digest: str, *, parked: str = "", inner: str | None = None) -> State:
-        expires = self._wall_time() + self._parking.life_s
+        expires = self._instant().plus(self._parking.life_s)
         return State(visit.principal.key_id, entry.remote, digest, expires, parked, inner)
 
 

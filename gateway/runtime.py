@@ -41,7 +41,7 @@ from gateway.subscriptions import Subscriptions
 from gateway.tasks import TaskIds
 from keys.authenticate import Authenticator
 from keys.principal import Principal
-from mcpserver.lib.clock import Clock
+from mcpserver.lib.clock import Clock, instant
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError
 from mcpserver.lib.limits import MIB, Limits, configured
@@ -132,7 +132,7 @@ class Runtime:
             Elicitations(self.pool),
             Sealer(secret),
             self._loop_time,
-            lambda: clock.now().timestamp(),
+            partial(instant, clock),
         )
         self.cuts = Cuts(limits.max_tool_response_size, Rests(clock.monotonic), self.neighbours.own)
         self.pipeline = Pipeline(self.catalog, self.pool, self.rounds, tasks, self.subscriptions, self.rates, self.cuts)

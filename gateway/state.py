@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from mcpserver.lib.clock import Instant
 from mcpserver.protocol.inbound import Call
 from mcpserver.protocol.versions import ROUTED
 
@@ -28,12 +29,12 @@ _DIGITS_MAX = 1000
 
 class State(msgspec.Struct, frozen=True, array_like=True):
     """`parked` names a call that waits in a worker's memory; empty, the call is made anew with `inner`, the remote's own state
-    (None when it gave none). `expires` is wall time in seconds."""
+    (None when it gave none)."""
 
     key_id: str
     remote: str
     digest: str
-    expires: float
+    expires: Instant
     parked: str = ""
     inner: str | None = None
 
@@ -53,14 +54,14 @@ class Sealer:
         sealed = nonce + self._cipher.encrypt(nonce, msgspec.json.encode(state), None)
         return base64.urlsafe_b64encode(sealed).decode()
 
-    def unseal(self, text: str, *, key_id: str, digest: str, now: float) -> State:
+    def unseal(self, text: str, *, key_id: str, digest: str, now: Instant) -> State:
         """The state, for the same key and the same call; raises NotOurs."""
         try:
             sealed = base64.b64decode(text[:_STATE_MAX], altchars=b"-_", validate=True)
             state = self._decoder.decode(self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None))
         except (binascii.Error, ValueError, InvalidTag, msgspec.DecodeError):
             raise NotOurs from None
-        if state.key_id != key_id or state.digest != digest or state.expires < now:
+        if state.key_id != key_id or state.digest != digest or state.expires.is_past(now):
             raise NotOurs
         return state
 

@@ -19,6 +19,7 @@ from celery.loaders.base import BaseLoader
 from celery.signals import task_postrun, task_prerun
 
 from mcpserver.lib import node
+from mcpserver.lib.clock import steady_now
 
 # Task, interval in seconds. A task that could not start within its interval is dropped: the next one is due.
 SCHEDULE: dict[str, float] = {
@@ -75,7 +76,10 @@ def task_modules() -> tuple[str, ...]:
 
 
 def _every(name: str, seconds: float) -> dict[str, Any]:
-    return {"task": name, "schedule": seconds, "options": {"expires": seconds}}
+    from celery.schedules import schedule
+
+    # Celery measures by the wall clock: set back by an hour, nothing would be due for an hour.
+    return {"task": name, "schedule": schedule(seconds, nowfun=steady_now), "options": {"expires": seconds}}
 
 
 class Loader(BaseLoader):  # type: ignore[misc]  # celery has no types

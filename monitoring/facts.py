@@ -29,6 +29,8 @@ from remotes import selectors as remotes
 
 # Beat is due every 10 s (mcpserver.celery); six missed ones are no coincidence.
 BEAT_LATE_S = 60.0
+# Further than this ahead of our clock no other machine's is.
+FUTURE_S = 60.0
 FRESH_S = 1.0
 # After an answer that took long the next one may wait: a hung database is asked six times a minute, not at every probe.
 SLOW_S = 0.25
@@ -175,7 +177,8 @@ def read_stored(clock: Clock | None = None) -> Stored:
     """Ask the database now, in this thread: for commands, and for a database thread of the gateway."""
     head = remotes.head()
     beat = selectors.last_beat("worker")
-    beat_age_s = _age_s(beat.at if beat else None, clock or SystemClock())
+    clock = clock or SystemClock()
+    beat_age_s = _beat.age_s(beat.at if beat else None, clock.now(), clock.monotonic())
     return Stored(
         dependencies={"database": "ok", "worker": _worker_word(beat_age_s)},
         remotes=remotes.health(),
@@ -287,8 +290,26 @@ def _problem(problem: Any) -> Mapping[str, Any]:
     return {name: getattr(problem, name) for name in wanted if hasattr(problem, name)}
 
 
-def _age_s(at: datetime | None, clock: Clock) -> float | None:
-    return None if at is None else max(0.0, (clock.now() - at).total_seconds())
+class LastBeat:
+    """How long ago the worker's last beat was. What is seen anew is dated by its stamp; from then on monotonic time counts.
+
+    So a clock that is set makes no beat late, and none that stays away fresh.
+    """
+
+    def __init__(self) -> None:
+        self._at: datetime | None = None
+        self._was = 0.0
+
+    def age_s(self, at: datetime | None, now: datetime, monotonic: float) -> float | None:
+        """`at`: its stamp. One out of the future says nothing: it is of before the clock was set back, or not of this machine."""
+        if at is None:
+            return None
+        if at != self._at:
+            ahead_s = (at - now).total_seconds()
+            if ahead_s > FUTURE_S:
+                return None
+            self._at, self._was = at, monotonic - max(0.0, -ahead_s)
+        return monotonic - self._was
 
 
 def _worker_word(age_s: float | None) -> health.Dependency:
@@ -297,5 +318,6 @@ def _worker_word(age_s: float | None) -> health.Dependency:
     return "late" if age_s > BEAT_LATE_S else "ok"
 
 
+_beat = LastBeat()
 _recent = _Recent(_ask)
 _siblings = _Siblings()

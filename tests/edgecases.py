@@ -36,7 +36,7 @@ EDGE_CASES = (
     EdgeCase(19, "Dependencies at start and later", pending=True),
     EdgeCase(20, "Backup corruption"),
     EdgeCase(21, "Concurrent edits of the configuration"),
-    EdgeCase(22, "Clock skew", pending=True),
+    EdgeCase(22, "Clock skew"),
     EdgeCase(23, "Resource exhaustion", pending=True),
-    EdgeCase(24, "Dependency updates", pending=True),
+    EdgeCase(24, "Dependency updates"),
 )

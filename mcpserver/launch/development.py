@@ -1,4 +1,4 @@
-"""./start test|check|lint|bench|conformance|timing|crashes|image|lock: what `make` delegates to, so that nobody needs make."""
+"""The words of ./start for developers (`TASKS`): what `make` delegates to, so that nobody needs make."""
 
 import os
 import subprocess
@@ -93,6 +93,12 @@ def lock(installation: Installation, extra: Sequence[str]) -> int:
     return 0
 
 
+def licences(installation: Installation, extra: Sequence[str]) -> int:
+    """list the licences of what is locked in deploy/LICENCES.md; 1 when one is not allowed."""
+    installation.ensure(TEST_LOCK)
+    return _run(installation, "python", "-m", "mcpserver.launch.licences")
+
+
 def audit(installation: Installation, extra: Sequence[str]) -> int:
     """known vulnerabilities of what is locked: 0 none, 1 some, 2 could not be found out."""
     with tempfile.TemporaryDirectory() as folder:
@@ -124,6 +130,7 @@ TASKS: Mapping[str, Task] = {
     "image": image,
     "lock": lock,
     "audit": audit,
+    "licences": licences,
 }
 TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "conformance", "timing", "crashes", "image", "lock", "audit"})
 

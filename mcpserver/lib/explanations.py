@@ -10,12 +10,15 @@ from dataclasses import dataclass
 class Explanation:
     means: str
     do: str
+    exits: tuple[int, ...] = (1,)
+    """With which exit codes a command that utters it ends; several where it is said by more than one."""
 
 
 EXPLAINED: Mapping[str, Explanation] = {
     "already_running": Explanation(
         "A gateway with this run folder runs already.",
         "See it with mcpstatus, or stop it with mcpserver stop.",
+        (6,),
     ),
     "bad_address": Explanation(
         "HOST is no address of this machine.",
@@ -24,6 +27,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "bad_encryption_key": Explanation(
         "MCP_ENCRYPTION_KEYS holds something that is no key.",
         "Let ./start make one in a fresh folder and copy it, keeping the old ones behind it.",
+        (4,),
     ),
     "bad_request": Explanation(
         "A process of the gateway was asked something it cannot read.",
@@ -52,6 +56,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "conflict": Explanation(
         "Somebody else changed it since it was read.",
         "Look at it again and repeat the change.",
+        (6,),
     ),
     "crowded": Explanation(
         "Another call's question occupies the remote's only session.",
@@ -92,10 +97,12 @@ EXPLAINED: Mapping[str, Explanation] = {
     "ended": Explanation(
         "The key has been revoked or has expired.",
         "Make another with mcpkey generate NAME.",
+        (4,),
     ),
     "exists": Explanation(
         "Something has this name already.",
         "Choose another name, or remove the other one first.",
+        (6,),
     ),
     "failed": Explanation(
         "A command could not do what it should.",
@@ -116,6 +123,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "interrupted": Explanation(
         "It was stopped by Ctrl-C or a signal.",
         "Run it again.",
+        (130,),
     ),
     "invalid": Explanation(
         "A remote answered with what is no answer.",
@@ -128,10 +136,12 @@ EXPLAINED: Mapping[str, Explanation] = {
     "invalid_config": Explanation(
         "The configuration does not validate; nothing was changed.",
         "mcpconfig validate names every place and what to write.",
+        (3,),
     ),
     "invalid_key": Explanation(
         "The key does not open: it is unknown, revoked or expired.",
         "See which do with mcpkey list.",
+        (4,),
     ),
     "io_error": Explanation(
         "A file could not be read or written.",
@@ -144,14 +154,17 @@ EXPLAINED: Mapping[str, Explanation] = {
     "locked": Explanation(
         "Another command holds the lock, or another restart is under way.",
         "Wait until it ended, then repeat it.",
+        (6,),
     ),
     "login_failed": Explanation(
         "A login at a remote's authorization server failed.",
         "Try again with mcp remote login NAME; its message says what the server said.",
+        (4,),
     ),
     "misconfigured": Explanation(
         "Variables that the remote's entry names are not set.",
         "Set them in .env or the environment; mcp remote show NAME lists them.",
+        (3,),
     ),
     "newer_version": Explanation(
         "A backup was made by a newer version.",
@@ -160,6 +173,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "no_encryption_key": Explanation(
         "There is no key to encrypt tokens with.",
         "Set MCP_ENCRYPTION_KEYS; ./start makes one.",
+        (4,),
     ),
     "no_ensurepip": Explanation(
         "This Python cannot make virtual environments.",
@@ -168,6 +182,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "no_key": Explanation(
         "No key exists, and the address is open to others.",
         "Make one with mcpkey generate NAME, then start.",
+        (4,),
     ),
     "no_lock": Explanation(
         "requirements.txt is missing.",
@@ -180,6 +195,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "no_revision": Explanation(
         "There is no configuration in the database and no file.",
         "Write mcp-config.yaml, or restore one: mcprestore latest.",
+        (5, 1),
     ),
     "no_space": Explanation(
         "The disk is full.",
@@ -196,6 +212,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "not_found": Explanation(
         "There is nothing of that name.",
         "The message or its hint lists what there is.",
+        (5,),
     ),
     "not_migrated": Explanation(
         "The database lacks tables or columns that this version has.",
@@ -204,6 +221,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "not_running": Explanation(
         "No gateway answers on this machine.",
         "Start it with mcpserver start; logs/error.log says why one ended.",
+        (7,),
     ),
     "not_sent": Explanation(
         "A remote could not be reached, so nothing was sent.",
@@ -240,6 +258,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "settings": Explanation(
         "A variable of the environment or of .env makes no sense.",
         "The message names it.",
+        (3, 1),
     ),
     "start": Explanation(
         "A step of ./start failed.",
@@ -256,6 +275,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "timeout": Explanation(
         "It did not end within its time.",
         "For a remote: mcp remote test NAME --trace; its timeouts can be set in its entry.",
+        (1, 4),
     ),
     "too_large": Explanation(
         "An answer is larger than what is ever read.",
@@ -268,6 +288,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "unapplied_edit": Explanation(
         "The configuration file has an edit that is not applied; writing now would lose it.",
         "mcpconfig validate says what is wrong with it; mend or undo it first.",
+        (6,),
     ),
     "unauthorized": Explanation(
         "A remote refuses the credential.",
@@ -284,6 +305,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     "unknown_format": Explanation(
         "The file is of no known program.",
         "Name it: mcpconfig import --format NAME FILE.",
+        (3,),
     ),
     "unknown_op": Explanation(
         "Command and gateway are of different versions.",
@@ -292,18 +314,22 @@ EXPLAINED: Mapping[str, Explanation] = {
     "unreadable": Explanation(
         "A file cannot be read.",
         "Check its path and mode.",
+        (3, 1),
     ),
     "unreadable_token": Explanation(
         "A stored token cannot be decrypted with the keys there are.",
         "Put the old key behind the new one in MCP_ENCRYPTION_KEYS, or log in again.",
+        (4,),
     ),
     "usage": Explanation(
         "The command line makes no sense.",
         "See its --help.",
+        (2, 1),
     ),
     "warnings": Explanation(
         "There are warnings, and --strict counts them.",
         "mcpconfig validate lists them.",
+        (3,),
     ),
     "worker_failed": Explanation(
         "The Celery worker could not start.",

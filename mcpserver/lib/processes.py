@@ -6,8 +6,12 @@ psutil knows a reused process id by its start time, so what was noted a while ag
 import os
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
+
+# Of the fields of /proc/PID/stat behind the name: the start, in ticks since the machine's.
+_STARTED = 19
 
 
 def how_it_ended(status: int) -> str:
@@ -18,6 +22,17 @@ def how_it_ended(status: int) -> str:
         return f"signal {signal.Signals(-status).name.removeprefix('SIG')}"
     except ValueError:
         return f"signal {-status}"
+
+
+def born(pid: int) -> str:
+    """What tells a process from a later one of the same number: when it started, as the kernel counts. Raises psutil.Error.
+
+    Not psutil's time of day, which is another one after the clock was set.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[_STARTED]
+    except FileNotFoundError:  # It is gone, or this is no Linux.
+        return str(psutil.Process(pid).create_time())
 
 
 def descendants(pid: int, *, deep: bool = True) -> list[psutil.Process]:

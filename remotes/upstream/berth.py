@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from mcpserver.lib import control
-from mcpserver.lib.processes import descendants, send
+from mcpserver.lib.processes import born, descendants, send
 from remotes.upstream.frames import Link
 from remotes.upstream.outcome import Failed, Failure, Fault
 
@@ -58,7 +58,7 @@ class Berth:
         words = b""
         if pid is not None:
             with contextlib.suppress(psutil.Error):
-                words = f"{pid} {psutil.Process(pid).create_time()}".encode()
+                words = f"{pid} {born(pid)}".encode()
         os.ftruncate(self._held, 0)
         os.pwrite(self._held, words, 0)
 
@@ -102,9 +102,9 @@ def _is_at(path: Path, descriptor: int) -> bool:
 def _end(noted: bytes) -> None:
     """Kill what a dead holder left: it may hold what the next one needs."""
     try:
-        pid, created = noted.decode().split()
+        pid, start = noted.decode().split()
         left = psutil.Process(int(pid))
-        if left.create_time() == float(created):
+        if born(left.pid) == start:
             send([left, *descendants(left.pid)], signal.SIGKILL)
     except (ValueError, psutil.Error):
         return  # nothing was noted, or nothing is left

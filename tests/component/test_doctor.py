@@ -139,4 +139,7 @@ def test_traces_that_cannot_be_are_found(home: Path, monkeypatch: pytest.MonkeyP
 def test_a_code_is_explained_and_a_mistyped_one_guessed() -> None:
     assert run("explain", "locked")[1]["do"].startswith("Wait")
     assert run("explain", "lockd")[1]["hint"] == "did you mean locked?"
-    assert len(run("explain")[1]["codes"]) > 60
+    assert run("explain", "locked")[1]["exits"] == [6]
+    assert run("explain", "-32020")[1]["statuses"] == [400]
+    assert "Retry-After" in run("explain", "429")[1]["do"]
+    assert len(run("explain")[1]["codes"]) > 80

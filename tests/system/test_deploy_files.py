@@ -53,7 +53,8 @@ def test_a_misspelt_word_in_it_would_be_found(name: str, word: str, tmp_path: Pa
 
 def test_no_file_of_deploy_goes_unchecked() -> None:
     elsewhere = {
-        "README.md", "env.example", "grafana/dashboard.json", "logrotate/mcp-server", "nginx/mcp-server.conf",
+        "LICENCES.md", "README.md", "env.example", "grafana/dashboard.json", "logrotate/mcp-server",
+        "nginx/mcp-server.conf",
         "otel/requirements.txt", "systemd/mcp-server.service", "systemd/mcp-server.sysusers.conf",
     }  # fmt: skip
     found = {path.relative_to(DEPLOY).as_posix() for path in DEPLOY.rglob("*") if path.is_file()}

@@ -9,6 +9,7 @@ from django.core.management.base import CommandParser
 from mcpserver.lib.command import Answer, Subcommand, nearest, usage_error
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.explanations import EXPLAINED
+from mcpserver.lib.refusals import REFUSALS
 from monitoring import doctor
 
 
@@ -45,15 +46,19 @@ def _bundled(path: Path, checks: list[doctor.Check]) -> list[str]:
     try:
         return doctor.bundle(path, checks)
     except FileExistsError:
-        raise GatewayError("exists", f"{path} is there already", hint="name another file") from None
+        hint = "name another file"
+        raise GatewayError("exists", f"{path} is there already", hint=hint, exit_code=Exit.CONFLICT) from None
 
 
 def _explained(words: list[str]) -> dict[str, Any]:
     if words[0] != "explain" or len(words) > 2:
         raise usage_error(f"unknown words: {' '.join(words)}", hint="mcp doctor explain CODE")
     if len(words) == 1:
-        return {"codes": {code: asdict(one) for code, one in EXPLAINED.items()}}
+        commands, clients = EXPLAINED.items(), REFUSALS.items()
+        return {"codes": {code: asdict(one) for code, one in commands} | {code: asdict(one) for code, one in clients}}
     code = words[1]
+    if code in REFUSALS:
+        return {"code": code, **asdict(REFUSALS[code])}
     if code not in EXPLAINED:
         meant = nearest(code, EXPLAINED)
         hint = f"did you mean {meant}?" if meant else "see them all with: mcp doctor explain"

@@ -178,14 +178,19 @@ def resolving(monkeypatch):
     lookups: list[str] = []
 
     def resolve(*addresses: str) -> list[str]:
-        if isinstance(asyncio.get_running_loop(), uvloop.Loop):
-            pytest.skip("uvloop looks names up by itself")
-
         def lookup(host, port, *args, **options):
             lookups.append(host)
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
+        # uvloop has a resolver of its own, and connects through it too.
+        own = uvloop.Loop.getaddrinfo
+
+        async def lookup_of_uvloop(loop, host, port, **options):
+            is_name = str(host).endswith(".example")
+            return lookup(host, port) if is_name else await own(loop, host, port, **options)
+
         monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        monkeypatch.setattr(uvloop.Loop, "getaddrinfo", lookup_of_uvloop)
         return lookups
 
     return resolve

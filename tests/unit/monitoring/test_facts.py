@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -46,6 +46,25 @@ def test_without_a_gateway_nothing_is_claimed() -> None:
     assert (nothing.started, nothing.connections, nothing.remotes) == (False, 0, {})
     assert nothing.now == "2026-11-22T12:00:00.000Z"
     assert health.judge(nothing) == "unhealthy"
+
+
+@pytest.mark.edge(22)
+@pytest.mark.parametrize("hours", [2, -2])
+def test_a_clock_that_is_set_makes_no_beat_late_and_none_that_stays_away_fresh(hours: int) -> None:
+    noon, last = datetime(2026, 11, 22, 12, tzinfo=UTC), facts.LastBeat()
+    assert last.age_s(None, noon, 0) is None
+    assert last.age_s(noon - timedelta(seconds=3), noon, 100) == 3
+    stepped = noon + timedelta(hours=hours)
+    assert last.age_s(noon - timedelta(seconds=3), stepped, 101) == 4
+    assert last.age_s(noon - timedelta(seconds=3), stepped, 200) == 103
+    assert last.age_s(stepped, stepped + timedelta(seconds=1), 201) == 1
+
+
+@pytest.mark.edge(22)
+def test_a_beat_out_of_the_future_says_nothing() -> None:
+    noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    assert facts.LastBeat().age_s(noon + timedelta(hours=2), noon, 100) is None
+    assert facts.LastBeat().age_s(noon + timedelta(seconds=2), noon, 100) == 0
 
 
 @pytest.mark.parametrize(("age_s", "word"), [(None, "unknown"), (0.0, "ok"), (60.0, "ok"), (60.1, "late")])

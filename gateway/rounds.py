@@ -34,7 +34,7 @@ from mcpserver.protocol.inbound import Call
 from mcpserver.protocol.versions import ROUTED
 from remotes.upstream.client import Upstream
 from remotes.upstream.envelope import Ask, Exchange
-from remotes.upstream.outcome import Answer, Failure, Outcome, Refusal
+from remotes.upstream.outcome import Answer, Failed, Failure, Outcome, Refusal
 from remotes.upstream.pool import Pool
 
 # As many rounds as the official SDKs go along with.
@@ -76,13 +76,27 @@ class Rounds:
         if call.modern:
             upstream = self._lease(visit, base, _NOTHING)
             return await self._once(visit, entry, upstream) if upstream else _too_many(visit, base)
-        upstream = self._lease(visit, base, _asked_of(visit))
+        upstream = await self._lease_to_ask(visit, base)
         return await self._session(visit, entry, upstream) if upstream else _too_many(visit, base)
 
     def _lease(self, visit: Visit, base: Upstream, capabilities: bytes) -> Upstream | None:
         return self._pool.lease(
             base, capabilities=capabilities, key_id=visit.principal.key_id, session_id=visit.session_id
         )
+
+    async def _lease_to_ask(self, visit: Visit, base: Upstream) -> Upstream | None:
+        """A session on which the remote may ask something: not one where a sibling worker's question is open, if it shares it."""
+        capabilities = _asked_of(visit)
+        upstream = self._lease(visit, base, capabilities)
+        while upstream is not None and upstream.is_unmet and capabilities != _NOTHING:
+            try:
+                await upstream.connected(self._loop_time() + base.spec.timeout_s - visit.waited_s)
+            except Failed:
+                break  # told by the call itself
+            if not upstream.is_ambiguous:
+                break
+            upstream = self._lease(visit, base, capabilities)
+        return upstream
 
     async def _once(self, visit: Visit, entry: Entry, upstream: Upstream) -> Served:
         exchange = exchange_for(visit, entry, upstream, self._loop_time())
@@ -286,7 +300,7 @@ class Rounds:
 
     async def _parked(self, visit: Visit, entry: Entry, base: Upstream, digest: str, began: float) -> Served:
         """The remote will ask on its open call: keep that, and let the client come back with the answers."""
-        upstream = self._lease(visit, base, _asked_of(visit))
+        upstream = await self._lease_to_ask(visit, base)
         if upstream is None:
             return _too_many(visit, base)
         offered = asking.declared(visit.call.capabilities)

@@ -148,6 +148,11 @@ class Upstream:
 
         return counted
 
+    @property
+    def is_unmet(self) -> bool:
+        """Whether only connecting shows if siblings' questions are open there: another worker may run the process."""
+        return self._berth is not None and (self._connection is None or not self._connection.usable)
+
     def _count_asking(self, more: int) -> None:
         self._asking += more
         if self._host is not None:

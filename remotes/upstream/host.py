@@ -178,9 +178,9 @@ class Host:
             await visitor.link.send(Unavailable(failed.failure))
             raise
         self._visitors[visitor.link] = visitor
-        await visitor.link.send(frames.greeted(connection.greeting))
         if self._said_occupied:
             visitor.link.say(Occupied(True))
+        await visitor.link.send(frames.greeted(connection.greeting))
 
     async def _part(self, visitor: _Visitor) -> None:
         visitor.link.close()

@@ -80,6 +80,22 @@ def session(client: Client) -> Callable[[], str | None]:
     return lambda: judged(opened.call("tools/call", {"name": ECHO[0], "arguments": ECHO[1]}))
 
 
+def relayed(client: Client) -> Callable[[], str | None]:
+    """A whole session of 2024-11-05 each time. One whose stream ended with its worker, which said so, is begun again."""
+
+    def whole() -> str | None:
+        with client.relay() as relay:
+            try:
+                answer = relay.opened().call("tools/call", {"name": ECHO[0], "arguments": ECHO[1]}, id=9)
+            except AssertionError as error:
+                if "server shutting down" not in f"{error}{relay.stream.rest()}":
+                    raise
+                return whole()
+        return None if "result" in answer else json.dumps(answer)
+
+    return whole
+
+
 def judged(reply: Any) -> str | None:
     if reply.status != 200:
         return f"{reply.status} {reply.body[:300]!r}"

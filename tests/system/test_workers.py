@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import signal
 import tempfile
@@ -17,7 +16,7 @@ import pytest
 
 from tests.component.real_gateway import Client, until
 from tests.system import gateway, servers
-from tests.system.load import load, modern, session
+from tests.system.load import load, modern, relayed, session
 from tests.system.nodes import Node
 
 
@@ -99,17 +98,6 @@ def listening(client: Client) -> Callable[[], str | None]:
             return call() if stream.status == 200 else f"stream {stream.status}"
 
     return again
-
-
-def relayed(client: Client) -> Callable[[], str | None]:
-    """A whole session of 2024-11-05 each time: its stream ends with its worker, by design."""
-
-    def whole() -> str | None:
-        with client.relay() as relay:
-            answer = relay.opened().call("tools/call", {"name": "demo__echo", "arguments": {"text": "x"}}, id=9)
-        return None if "result" in answer else json.dumps(answer)
-
-    return whole
 
 
 @pytest.mark.edge(17)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from threading import Barrier
 from typing import ParamSpec, TypeVar
 
 from django.apps import apps
@@ -93,7 +94,12 @@ def unapplied() -> list[str]:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="database")
+    """All at once: one that is only started when it is needed may not be there to be had by then."""
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
+    everyone = Barrier(THREADS)
+    for _ in range(THREADS):
+        threads.submit(everyone.wait)
+    return threads
 
 
 def _run(fn: Callable[..., R], args: tuple[object, ...]) -> R:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import re
 
-from remotes.upstream.http1 import HttpError, NotHttp, Response, TooLarge, Unreachable
+from remotes.upstream import shortage
+from remotes.upstream.http1 import HttpError, NotHttp, Response, Short, TooLarge, Unreachable
 from remotes.upstream.outcome import Failure, Fault
 
 EXCERPT_MAX_BYTES = 4096
@@ -17,6 +18,8 @@ _STEPS = {"dns": "the host name cannot be resolved", "tls": "no TLS connection"}
 def classified(name: str, error: HttpError, phase: str) -> Failure:
     """What an error of the connection means for who asked: whether the remote can have seen the request."""
     match error:
+        case Short():
+            return Failure(Fault.BUSY, error.phase, str(error), retry_after_s=shortage.RETRY_AFTER_S)
         case Unreachable():
             what = _STEPS.get(error.phase, "no connection")
             return Failure(Fault.NOT_SENT, error.phase, f"{name}: {what} ({error})")

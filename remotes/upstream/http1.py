@@ -36,6 +36,10 @@ class Unreachable(HttpError):
         self.phase = phase
 
 
+class Short(Unreachable):
+    """This machine has not what a connection takes: nothing is known of the remote."""
+
+
 class Broken(HttpError):
     """The connection ended under a request that was sent, or may have been. Its words go on from "the connection"."""
 

@@ -5,6 +5,7 @@ cookies, no proxies from the environment and no redirects at all. Deadlines are 
 """
 
 import asyncio
+import errno
 import functools
 import ipaddress
 import os
@@ -18,8 +19,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 from remotes.config.addresses import Reach
+from remotes.upstream import shortage
 from remotes.upstream.deadlines import Deadlines
-from remotes.upstream.http1 import Connection, Response, Unreachable
+from remotes.upstream.http1 import Connection, Response, Short, Unreachable
 from remotes.upstream.inflating import ACCEPTED
 
 # Idle connections are dropped before the other side does it: Node and uvicorn close theirs after 5 s, and a POST that meets
@@ -254,7 +256,10 @@ def lines_of(headers: Mapping[str, str]) -> bytes:
 
 async def _attempt(info: _Info) -> socket.socket:
     family, kind, protocol, _, address = info
-    one = socket.socket(family, kind, protocol)
+    try:
+        one = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _not_connected(error, family) from None
     try:
         one.setblocking(False)
         for option in _SOCKET_OPTIONS:
@@ -262,7 +267,7 @@ async def _attempt(info: _Info) -> socket.socket:
         await asyncio.get_running_loop().sock_connect(one, address)
     except OSError as error:
         one.close()
-        raise Unreachable("tcp", _said(error)) from None
+        raise _not_connected(error, family) from None
     except BaseException:
         one.close()
         raise
@@ -275,6 +280,14 @@ def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _not_connected(error: OSError, family: int) -> Unreachable:
+    short = shortage.of(error)
+    # Where IPv6 is switched off, the same error says that there is no address of that kind at all.
+    if short is None or (error.errno == errno.EADDRNOTAVAIL and family != socket.AF_INET):
+        return Unreachable("tcp", _said(error))
+    return Short("tcp", f"this machine is short of {short}")
 
 
 def _said(error: OSError) -> str:

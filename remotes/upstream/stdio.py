@@ -7,6 +7,7 @@ must not take a remote away. What it says too fast is read no faster than others
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from mcpserver.lib import tether
 from mcpserver.lib.processes import descendants, how_it_ended, send
 from mcpserver.protocol import codes, jsonrpc, jsontext
 from remotes.config.snapshot import RemoteSpec
+from remotes.upstream import shortage
 from remotes.upstream.budget import FREE_BYTES, Budget, Held
 from remotes.upstream.connection import Listener
 from remotes.upstream.duplex import Duplex
@@ -31,6 +33,8 @@ log = logging.getLogger("mcp.upstream")
 # how to write text and times (LANG, LC_ALL, TERM, TZ). Everything else of ours (SECRET_KEY, DATABASE_URL, …) stays here.
 INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 _READ_BYTES = 256 * 1024
+# Six ends of pipes, and what starting a process takes for a moment.
+_SPAWN_FILES = 16
 _EXIT_GRACE_S = 2.0
 # One that never said a word has nothing to finish, and somebody waits for the next try.
 _SPEECHLESS_GRACE_S = 0.3
@@ -50,6 +54,7 @@ async def open_stdio(spec: RemoteSpec, listener: Listener, *, budget: Budget, re
     """Start the process; the handshake is the caller's. Raises Failed when it cannot be started."""
     record.places.take(spec.name)
     try:
+        _require_files()
         process = await asyncio.create_subprocess_exec(
             *tether.command([spec.command, *spec.args], alone=True),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -59,6 +64,10 @@ async def open_stdio(spec: RemoteSpec, listener: Listener, *, budget: Budget, re
         record.places.give_back()
         if not isinstance(error, OSError | ValueError):
             raise
+        if isinstance(error, OSError) and (short := shortage.of(error)) is not None:
+            gc.collect()  # uvloop leaves the pipes of a process that it could not start in a cycle
+            why = f"it cannot be started, this machine is short of {short}"
+            raise Failed(Failure(Fault.BUSY, "spawn", why, retry_after_s=shortage.RETRY_AFTER_S)) from None
         why = f"cannot start {spec.name}"
         raise Failed(Failure(Fault.NOT_SENT, "spawn", why, detail=f"{spec.command!r}: {error}")) from None
     record.born(process.pid)
@@ -66,6 +75,13 @@ async def open_stdio(spec: RemoteSpec, listener: Listener, *, budget: Budget, re
     channel = Duplex(spec.name, wire, listener)
     wire.start(channel)
     return channel
+
+
+def _require_files() -> None:
+    """Raises OSError where there are not enough: uvloop then loses some for good, and cannot say why it failed."""
+    with contextlib.ExitStack() as taken:
+        for _ in range(_SPAWN_FILES):
+            taken.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def environment(spec: RemoteSpec) -> dict[str, str]:
@@ -118,7 +134,8 @@ class StdioWire:
         family: list[psutil.Process] = []
         try:
             if not self._reaped.done():
-                family = await asyncio.to_thread(descendants, self._process.pid)
+                with contextlib.suppress(RuntimeError):  # no more threads: its group alone then
+                    family = await asyncio.to_thread(descendants, self._process.pid)
             if self._process.stdin is not None:
                 self._process.stdin.close()
             if not await self._gone_within(grace_s):

@@ -35,12 +35,14 @@ class Node:
         self.environment = gateway._environment(folder) | {"MCP_WORKERS": "2"} | shared
         (folder / "mcp-config.yaml").write_text(gateway.configuration(remotes or {"demo": DEMO}))
         self.process: subprocess.Popen[bytes] | None = None
+        self.behind: tuple[str, ...] = ()
+        """What it is started behind: a command that becomes it."""
 
     def start(self, *words: str, **more: str) -> None:
         began = time.monotonic()
         with (self.folder / "stderr").open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "mcpserver", "start", "--port", str(self.port), *words],
+                [*self.behind, sys.executable, "manage.py", "mcpserver", "start", "--port", str(self.port), *words],
                 cwd=ROOT, env=self.environment | more, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
                 start_new_session=True,
             )  # fmt: skip

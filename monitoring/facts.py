@@ -229,28 +229,37 @@ async def _read_in_database() -> Stored:
 
 
 class _Recent:
-    """The last answer, asked again when it is old. One asks; whoever comes meanwhile takes the last answer."""
+    """The last answer, asked again when it is old. One asks; whoever comes meanwhile takes the last answer. Once the answer was
+    long in coming, the one who asks takes the last one too: a probe every ten seconds would else be the one that waits each time.
+    """
 
     def __init__(self, ask: Callable[[], Stored]) -> None:
         self._ask = ask
         self._lock = threading.Lock()
         self._answer: Stored | None = None
         self._fresh_until = 0.0
+        self._is_slow = False
 
     def read(self) -> Stored:
         if self._answer is not None and time.monotonic() < self._fresh_until:
             return self._answer
         if not self._lock.acquire(blocking=self._answer is None):
             return self._answer or without_database()
+        if self._is_slow and self._answer is not None:
+            threading.Thread(target=self._renew_and_release, name="health", daemon=True).start()
+        else:
+            self._renew_and_release()
+        return self._answer or without_database()
+
+    def forget(self) -> None:
+        self._answer, self._is_slow = None, False
+
+    def _renew_and_release(self) -> None:
         try:
             if self._answer is None or time.monotonic() >= self._fresh_until:
                 self._renew()
-            return self._answer or without_database()
         finally:
             self._lock.release()
-
-    def forget(self) -> None:
-        self._answer = None
 
     def _renew(self) -> None:
         began = time.monotonic()
@@ -263,8 +272,8 @@ class _Recent:
                 "dependencies: %s", ", ".join(f"{name} {word}" for name, word in answer.dependencies.items())
             )
         ended = time.monotonic()
-        self._answer = answer
-        self._fresh_until = ended + (FRESH_AFTER_SLOW_S if ended - began > SLOW_S else FRESH_S)
+        self._answer, self._is_slow = answer, ended - began > SLOW_S
+        self._fresh_until = ended + (FRESH_AFTER_SLOW_S if self._is_slow else FRESH_S)
 
 
 class _Siblings:

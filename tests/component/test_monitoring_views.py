@@ -204,6 +204,25 @@ def test_many_who_ask_at_once_cost_one_question_and_none_waits_for_a_slow_one() 
     assert not asked.acquire(blocking=False)
 
 
+def test_once_an_answer_was_long_in_coming_nobody_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "SLOW_S", 0.0)
+    hung, answered = threading.Event(), facts.Stored(dependencies={"database": "ok"})
+
+    def ask() -> facts.Stored:
+        if recent._answer is None:
+            return facts.without_database()
+        return answered if hung.wait(10) else facts.Stored()
+
+    recent = facts._Recent(ask)
+    assert recent.read().dependencies["database"] == "down"
+    recent._fresh_until = 0.0
+    assert [recent.read().dependencies["database"] for _ in range(5)] == ["down"] * 5, "asked, and not waited for"
+    hung.set()
+    assert recent._lock.acquire(timeout=10)
+    recent._lock.release()
+    assert recent.read() == answered
+
+
 def test_while_the_database_is_away_what_was_last_known_stands() -> None:
     known = facts.Stored({"database": "ok"}, {"demo": {"status": "healthy"}}, beat_age_s=1.0)
     answers = iter([known, facts.without_database()])

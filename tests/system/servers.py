@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
 from tests import peers
@@ -83,6 +84,13 @@ class Postgres(Server):
         ready = _program("pg_isready")
         done = subprocess.run([ready, "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False)
         return done.returncode == 0
+
+    def freeze(self, number: signal.Signals = signal.SIGSTOP) -> None:
+        """With every process that serves a connection: each is in a session of its own."""
+        assert self._process is not None
+        first = psutil.Process(self._process.pid)
+        for one in [first, *first.children()]:
+            one.send_signal(number)
 
     def query(self, statement: str) -> str:
         psql = [_program("psql"), self.url, "-X", "-A", "-t", "-c", statement]

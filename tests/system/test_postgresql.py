@@ -29,6 +29,8 @@ def database() -> Iterator[servers.Postgres]:
 @pytest.fixture
 def running(database: servers.Postgres) -> Iterator[Gateway]:
     with gateway.running({"demo": DEMO}, DATABASE_URL=database.url) as one:
+        reached = lambda found: found["demo"]["status"] == "healthy"  # noqa: E731
+        eventually(one.remotes, reached, within_s=30, what="demo is reached")
         yield one
 
 

@@ -18,6 +18,7 @@ from mcpserver.lib import control
 from mcpserver.lib.clock import SystemClock
 from mcpserver.lib.command import Answer, JsonCommand, Lines, Subcommand, actor, nearest, usage_error
 from mcpserver.lib.errors import Exit, GatewayError
+from mcpserver.supervisor import address
 
 FOLLOW_S = 1.0
 # Longer than any key: what is pasted with it is no key any more.
@@ -65,7 +66,7 @@ class Generate(Subcommand):
             changes=changes,
         )
         if client is not None:
-            made["snippet"] = snippets.CLIENTS[client](_url(), made["key"])
+            made["snippet"] = snippets.CLIENTS[client](address.url(), made["key"])
         _warn_of_strangers(changes, self.say)
         self.say(
             "Keep the key now: it is stored nowhere and cannot be shown again. A gateway that runs knows it in a second."
@@ -218,8 +219,3 @@ def _tell_gateways() -> int | None:
             continue
         closed = (closed or 0) + int(answer.get("closed", 0))
     return closed
-
-
-def _url() -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.HOST, settings.HOST)  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.PORT}/mcp"

@@ -32,6 +32,7 @@ from mcpserver.lib.database import UNUSABLE, unapplied, unavailable
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.sockets import listening_socket
 from mcpserver.supervisor import door, pidfile, plan
+from mcpserver.supervisor.address import url_of
 from mcpserver.supervisor.arbiter import Arbiter
 from mcpserver.supervisor.plan import Spec
 
@@ -80,7 +81,7 @@ class Start(Subcommand):
             _refuse_unmigrated()
             gateways = [_gateway(number, sockets, host, last_known_good) for number in range(workers)]
             specs = gateways if no_worker else [*gateways, _celery()]
-            raise SystemExit(_supervise(specs, sockets, url=_url(host, sockets[0].getsockname()[1])))
+            raise SystemExit(_supervise(specs, sockets, url=url_of(host, sockets[0].getsockname()[1])))
 
 
 class Stop(Subcommand):
@@ -388,13 +389,6 @@ def _stops_within_s() -> float:
     with suppress(GatewayError):
         return float(_asked({"op": "status"}, timeout_s=ASK_TIMEOUT_S).get("grace_s", 0.0)) or _grace_s()
     return _grace_s()
-
-
-def _url(host: str, port: int) -> str:
-    """Where a client on this machine finds it."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    bracketed = f"[{reachable}]" if ":" in reachable and not reachable.startswith("[") else reachable
-    return f"http://{bracketed}:{port}/mcp"
 
 
 def _exit(status: int) -> Exit:

@@ -41,7 +41,9 @@ class Made:
 
 def gateway(url: str, format: str) -> Made:
     """The one entry that leads to this gateway; the key is a variable of the client, or a place to fill in."""
-    entry: Entry = {"url": url, "headers": {"Authorization": f"Bearer ${{{KEY}}}"}, "timeout": PATIENCE_S}
+    entry: Entry = {"url": url, "headers": {"Authorization": f"Bearer ${{{KEY}}}"}}
+    if DIALECTS[format].timeout:
+        entry["timeout"] = PATIENCE_S
     if format == "claude-desktop":  # It takes no URLs from its file: a bridge does. A space behind the colon breaks it.
         bridge = ["-y", "mcp-remote", url, "--header", "Authorization:${AUTH_HEADER}"]
         entry = {"command": "npx", "args": bridge, "env": {"AUTH_HEADER": "Bearer YOUR_KEY"}}

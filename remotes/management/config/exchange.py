@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.core.management.base import CommandParser
 
 from mcpserver.lib.command import Answer, Subcommand, actor
 from mcpserver.lib.errors import Exit, GatewayError
+from mcpserver.supervisor import address
 from remotes import services
 from remotes.config import load
 from remotes.config.exchange import detection, exporting, importing, reading
@@ -82,7 +82,7 @@ class Export(Subcommand):
             "--direct", action="store_true", help="the remotes, for a client that does without the gateway"
         )
         parser.add_argument("--only", type=_names, default=(), metavar="A,B", help="with --direct: these remotes alone")
-        parser.add_argument("--url", metavar="URL", help="where clients reach the gateway; default: HOST and PORT")
+        parser.add_argument("--url", metavar="URL", help="where clients reach the gateway; default: where it listens")
 
     def run(self, *, format: str, gateway: bool, direct: bool, only: tuple[str, ...], url: str | None) -> Answer:
         if direct:
@@ -92,7 +92,7 @@ class Export(Subcommand):
             chosen = {name: entry for name, entry in entries.items() if not only or name in only}
             made = exporting.direct(chosen, format)
         else:
-            made = exporting.gateway(url or f"http://{settings.HOST}:{settings.PORT}/mcp", format)
+            made = exporting.gateway(url or address.url(), format)
         for one in made.dropped_fields:
             self.say(f"left out: {one['name']}.{one['field']}: {one['reason']}")
         for note in made.notes:
@@ -123,8 +123,10 @@ def _text_of(file: str) -> str:
 def _fault(whole: Mapping[str, Any]) -> importing.Fault:
     """An entry judged alone, as the whole file will be: one that is wrong keeps no other from coming."""
 
+    own = address.url()
+
     def fault(name: str, entry: Mapping[str, Any]) -> str | None:
-        if _is_this_gateway(str(entry.get("url", ""))):
+        if _is_this_gateway(str(entry.get("url", "")), own):
             return "this is the gateway itself"
         allowed = whole.get("allow_private_networks", False)
         alone = json.dumps({"mcpServers": {name: entry}, "allow_private_networks": allowed})
@@ -134,13 +136,14 @@ def _fault(whole: Mapping[str, Any]) -> importing.Fault:
     return fault
 
 
-def _is_this_gateway(url: str) -> bool:
+def _is_this_gateway(url: str, own: str) -> bool:
+    here = urlsplit(own)
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return False
-    return port == settings.PORT and parts.hostname in _LOOPBACK | {settings.HOST} and parts.path in ("/mcp", "/sse")
+    return port == here.port and parts.hostname in _LOOPBACK | {here.hostname} and parts.path in ("/mcp", "/sse")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,13 +1,15 @@
 """`mcp remote …`. A test needs no gateway: it tries the remote from here."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandParser
 
-from mcpserver.lib.command import Answer, Subcommand
+from mcpserver.lib import table
+from mcpserver.lib.command import Answer, Result, Subcommand
 from mcpserver.lib.errors import Exit, GatewayError
 from monitoring.status import described
 from remotes import probes, status
@@ -25,7 +27,7 @@ RESET_S = 12.0
 class RemoteList(Subcommand):
     help = "List the remotes and how they are: live from the gateway, else what was last known of them."
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Result:
         stored = stored_health()
         try:
             live = ask({"op": "status"}, timeout_s=ASK_S).get("mcps")
@@ -34,7 +36,15 @@ class RemoteList(Subcommand):
             self.say(f"{error.message}: this is what was last known")
         if live is None:
             stored = {name: stored.get(name, {}) | known(spec) for name, spec in configured().remotes.items()}
-        return {"running": live is not None, "mcps": described(live or {}, stored)}
+        found = {"running": live is not None, "mcps": described(live or {}, stored)}
+        return Answer(found, page=_page(found))
+
+
+def _page(found: Mapping[str, Any]) -> str:
+    """What fits a window; the rest of each is in the JSON, and in `mcp remote show`."""
+    shown = ("status", "transport", "era", "tools", "latency_ms", "last_error")
+    rows = {name: {column: remote.get(column) for column in shown} for name, remote in found["mcps"].items()}
+    return table.render({"running": found["running"], "mcps": rows})
 
 
 class RemoteTest(Subcommand):

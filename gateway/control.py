@@ -139,6 +139,8 @@ class Control:
         latency_ms = round((loop.time() - began) * 1000, 1)
         match outcome:
             case Answer() | Refusal():  # a refusal of ping is a sign of life too
+                if (kept := self._runtime.catalog.kept(name)) is not None:
+                    kept.latency_ms = latency_ms
                 greeting = upstream.greeting
                 return {
                     "ok": True,

@@ -209,12 +209,9 @@ def _gateway() -> Iterator[Check]:
     for name, remote in document["mcps"].items():
         if remote["status"] not in ("healthy", "disabled", "unknown"):
             why = remote.get("last_error") or ", ".join(remote.get("missing_env") or ()) or remote["status"]
-            yield Check(
-                "remote",
-                "warning",
-                f"{name} is {remote['status']}: {redact.text(str(why))}",
-                f"mcp remote test {name} --trace",
-            )
+            is_said = str(why).startswith(f"{name} is ")
+            told = str(why) if is_said else f"{name} is {remote['status']}: {str(why).removeprefix(f'{name}: ')}"
+            yield Check("remote", "warning", redact.text(told), f"mcp remote test {name} --trace")
 
 
 def _traces() -> Iterator[Check]:

@@ -191,7 +191,8 @@ def _ailments(facts: Facts) -> list[Warning]:
         Warning(f"shedding_{guard}", f"new work is refused: {guard} is over its limit") for guard in facts.shedding
     ]
     if facts.config.pending:
-        found.append(Warning("config_pending", "the configuration file has an edit that cannot be applied"))
+        why = "the configuration file has an edit that cannot be applied: mcpconfig validate shows what is wrong"
+        found.append(Warning("config_pending", why))
     if facts.tokens_unsaved:
         why = f"renewed tokens of {facts.tokens_unsaved} remotes are in memory alone until they can be stored"
         found.append(Warning("tokens_unsaved", why))

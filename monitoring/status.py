@@ -126,7 +126,9 @@ def _described(live: Mapping[str, Any], stored: Mapping[str, Any]) -> Document:
         row["last_ok"] = stored["last_ok_at"]
     if stored.get("error"):
         row["last_error"] = stored["error"]
-    return {**_REMOTE, **row, **{name: value for name, value in live.items() if value is not None}}
+    known = {**_REMOTE, **row, **{name: value for name, value in live.items() if value is not None}}
+    # Probes write theirs down; what a worker knows is how long its first contact took, a program's start included.
+    return known | {"latency_ms": row.get("latency_ms", known["latency_ms"])}
 
 
 def _server(gathered: Gathered, live: Mapping[str, Any]) -> Document:

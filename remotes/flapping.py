@@ -48,11 +48,12 @@ class Damper:
 
 def words(name: str, word: str, news: News, why: str = "") -> str:
     """The line for the log."""
-    said = f": {why}" if why else ""
+    is_said = why.startswith(f"{name} is {word}")
+    said = f": {why.removeprefix(f'{name}: ')}" if why else ""
     match news:
         case News.FLAPPING:
             return f"{name} keeps changing, now {word}{said}; no more is said of it until it has settled"
         case News.SETTLED:
             return f"{name} has settled: {word}"
         case _:
-            return f"{name} is {word}{said}"
+            return why if is_said else f"{name} is {word}{said}"

@@ -178,8 +178,10 @@ class _Entry:
         for source in dict.fromkeys(expanded.missing):
             self.missing.append(Missing(source, _label(where)))
             if self.entry.enabled is not False and not self.entry.disabled:
-                what = "cannot be read or is empty" if source.startswith("file:") else "is unset or empty"
+                is_file = source.startswith("file:")
+                what = "cannot be read or is empty" if is_file else "is unset or empty"
                 hint = "set it where the gateway starts (or in .env), or give a default: ${NAME:-default}"
+                hint = "let the gateway's user read it, then: mcpconfig reload" if is_file else hint
                 self._warn(where, "missing_variable", f"{source} {what}: {self.name} is misconfigured", hint)
         return expanded.text, expanded.sources
 

@@ -39,7 +39,9 @@ class Doctor(Subcommand):
             document["bundle"] = {"file": str(bundle), "contents": _bundled(bundle, checks)}
         if not failed:
             return document
-        return Answer({"error": "unhealthy", "message": f"{len(failed)} checks failed"} | document, Exit.FAILED)
+        named = ", ".join(dict.fromkeys(check.name for check in failed))
+        told = {"error": "unhealthy", "message": f"not well: {named}", "hint": "do what is written beside it under fix"}
+        return Answer(told | document, Exit.FAILED)
 
 
 def _bundled(path: Path, checks: list[doctor.Check]) -> list[str]:

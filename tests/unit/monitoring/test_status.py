@@ -117,6 +117,12 @@ def test_a_remote_is_described_by_its_worker_over_what_probes_wrote_down() -> No
     }
 
 
+def test_the_latency_of_a_remote_is_that_of_its_last_contact_not_of_its_start() -> None:
+    found = status.described({"demo": {"latency_ms": 2500.0}}, {"demo": {"latency_ms": 4.0}})
+    assert found["demo"]["latency_ms"] == 4.0
+    assert status.described({"demo": {"latency_ms": 2500.0}}, {})["demo"]["latency_ms"] == 2500.0
+
+
 def test_the_document_has_every_section_whoever_answered() -> None:
     sections = [
         "server", "connections", "in_flight", "waiting", "payloads", "mcps", "memory", "cpu", "fds", "disk", "errors", "latency",

@@ -40,5 +40,7 @@ def test_one_remote_is_not_measured_by_another():
 
 def test_the_words():
     assert words("shop", ILL, News.CHANGED, "no connection") == "shop is unhealthy: no connection"
+    assert words("shop", ILL, News.CHANGED, "shop is unhealthy: why") == "shop is unhealthy: why"
+    assert words("shop", ILL, News.CHANGED, "shop: no such host") == "shop is unhealthy: no such host"
     assert words("shop", WELL, News.SETTLED) == "shop has settled: healthy"
     assert words("shop", ILL, News.FLAPPING, "x").startswith("shop keeps changing, now unhealthy: x; no more")

@@ -25,6 +25,8 @@ from mcpserver.lib.errors import GatewayError
 THREADS = 2
 # Far above what a healthy worker ever has waiting: reaching it means that the database hangs.
 WAITING_MAX = 64
+# For the threads to be there, all of them.
+START_S = 1.0
 TIMEOUT_S = 5.0
 # What Django raises when the database is away, locked, full, or has no tables (SQLite and PostgreSQL name that differently).
 UNUSABLE = (OperationalError, InterfaceError, ProgrammingError)
@@ -98,7 +100,7 @@ def _threads() -> ThreadPoolExecutor:
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
     everyone = Barrier(THREADS)
     for _ in range(THREADS):
-        threads.submit(everyone.wait)
+        threads.submit(everyone.wait, START_S)
     return threads
 
 

@@ -323,6 +323,14 @@ class Arbiter:
 
     # Stopping.
 
+    def _stop_as_told(self, reply: Reply | None = None) -> None:
+        """By an operator. Whoever waits for the start hears that it was interrupted."""
+        if self.phase is Phase.BOOTING:
+            interrupted = {"error": "interrupted", "message": "stopped before all was ready"}
+            self._stop(error=interrupted, exit_code=Exit.INTERRUPTED, reply=reply)
+        else:
+            self._stop(reply=reply)
+
     def _stop(self, *, error: dict[str, Any] | None = None, exit_code: int = 0, reply: Reply | None = None) -> None:
         """Begin to stop; asked again it only adds who waits."""
         if self._stopping is None:
@@ -350,12 +358,8 @@ class Arbiter:
         elif number == signal.SIGHUP:
             self._restart(None)
         elif self._stopping is None:
-            interrupted = {"error": "interrupted", "message": "stopped before all was ready"}
             logger.info("stopping (%s)", signal.Signals(number).name)
-            if self._is_announced:
-                self._stop()
-            else:
-                self._stop(error=interrupted, exit_code=Exit.INTERRUPTED)
+            self._stop_as_told()
         else:
             logger.warning("second signal: ending at once")
             self._stopping.exit_code = self._stopping.exit_code or Exit.INTERRUPTED
@@ -381,7 +385,7 @@ class Arbiter:
             case "restart":
                 self._restart(reply)
             case "stop":
-                self._stop(reply=reply)
+                self._stop_as_told(reply)
             case "counted" if isinstance(workers := request.get("workers"), dict):
                 try:
                     reply({"ok": True, "counted": self._ledger.told(workers)})

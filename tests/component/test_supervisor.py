@@ -298,6 +298,22 @@ def test_stop_is_answered_when_everything_has_ended(supervise):
     assert supervised.exit_code() == 0
 
 
+def test_whoever_waits_for_a_start_that_is_stopped_hears_that(supervise, run_dir):
+    def stop() -> None:
+        until((run_dir / "supervisor.sock").exists)
+        answers.append(control.ask(run_dir / "supervisor.sock", {"op": "stop"}, timeout_s=20))
+
+    answers: list[dict[str, Any]] = []
+    operator = threading.Thread(target=stop)
+    operator.start()
+    supervised = supervise({"name": "gateway-0", "behaviour": "slow"})
+    operator.join()
+    message = "stopped before all was ready"
+    assert supervised.document == {"ok": False, "error": "interrupted", "message": message}
+    assert supervised.exit_code() == 130
+    assert answers[0]["ok"]
+
+
 def test_a_child_that_does_not_end_in_its_grace_is_killed_and_named(supervise):
     supervised = supervise({"name": "gateway-0", "behaviour": "stubborn", "grace_s": 0.5})
     answer = supervised.ask("stop")

@@ -65,7 +65,7 @@ def test_what_crashes_and_why_is_in_both_statuses_until_it_runs_again(place: tup
     data, away = node.folder / "data", node.folder / "away"
     data.rename(away)
     os.kill(node.pids["gateway-0"], signal.SIGKILL)
-    until(lambda: node.supervision()["children"]["gateway-0"].get("crashes_in_a_row", 0) >= 3, within_s=40)
+    until(lambda: node.supervision()["children"]["gateway-0"].get("crashes_in_a_row", 0) >= 2, within_s=40)
     child = gateway.manage(node.environment, "mcpserver", "status")["children"]["gateway-0"]
     assert (child["state"] in {"waiting", "starting"}, child["last_exit"]) == (True, "exit code 1")
     assert "database" in child["last_error"]["message"]

@@ -300,10 +300,12 @@ class Arbiter:
             if rolling.is_over:
                 self._end_rolling(None)
 
-    def _outgrown(self, post: Post) -> None:
-        """Replace a child that uses too much memory, unless everyone is being replaced just now."""
-        if self._rolling is None:
-            self._replace([post])
+    def _outgrown(self, post: Post) -> bool:
+        """Replace a child that uses too much memory, unless others are being replaced just now."""
+        if self._rolling is not None:
+            return False
+        self._replace([post])
+        return True
 
     def _on_left(self, child: Child) -> None:
         post = self._post_of(child)

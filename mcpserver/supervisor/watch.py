@@ -19,12 +19,12 @@ logger = logging.getLogger("mcpserver.supervisor")
 
 
 class Watch:
-    """`outgrown` is told of a post whose child uses too much memory."""
+    """`outgrown` is told of a post whose child uses too much memory, until it says that this is being dealt with."""
 
     def __init__(
         self,
         posts: Sequence[Post],
-        outgrown: Callable[[Post], None],
+        outgrown: Callable[[Post], bool],
         monotonic: Callable[[], float],
         patience: Patience,
     ) -> None:
@@ -73,11 +73,11 @@ class Watch:
 
     def _weigh(self, post: Post, child: Child, now: float) -> None:
         ago_s = None if post.outgrown_at is None else now - post.outgrown_at
-        if vigil.is_too_large(child.beats_over, replaced_ago_s=ago_s, patience=self._patience):
+        too_large = vigil.is_too_large(child.beats_over, replaced_ago_s=ago_s, patience=self._patience)
+        if too_large and self._outgrown(post):
             limit = f"{child.memory_max_mb:g} MB (MCP_MAX_MEMORY_MB)"
-            logger.warning("%s (pid %d) uses more than %s: replaced", child.spec.name, child.pid, limit)
+            logger.warning("%s (pid %d) uses more than %s: it is replaced", child.spec.name, child.pid, limit)
             child.beats_over, post.outgrown_at = 0, now
-            self._outgrown(post)
 
     def _guard(self, post: Post) -> None:
         """Connections of a post whose child cannot take them are a sibling's to take; else they would wait unanswered."""

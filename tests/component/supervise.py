@@ -56,7 +56,7 @@ def main(run_dir: Path, plan: list[dict[str, Any]]) -> int:
             environment=dict(os.environ),
             announce=announce,
             facts={"port": port},
-            patience=Patience(stalled_after_s=0.6, hung_after_s=1.5, abort_grace_s=0.3, replaced_every_s=0.3),
+            patience=Patience(stalled_after_s=0.6, hung_after_s=1.5, abort_grace_s=0.3, replaced_every_s=60),
         ).run()
 
 

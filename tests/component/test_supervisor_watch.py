@@ -33,6 +33,13 @@ def test_a_worker_that_stays_over_its_memory_is_replaced_by_one_that_is_ready(su
     assert "last_exit" not in supervised.child(), "it drained: nothing crashed"
 
 
+@pytest.mark.edge(23)
+def test_two_that_grow_at_once_are_replaced_one_after_the_other(supervise):
+    supervised = supervise(worker(0, "grow"), worker(1, "grow"))
+    first = supervised.document["pids"]
+    until(lambda: not {child["pid"] for child in supervised.ask("status")["children"].values()} & set(first.values()))
+
+
 def test_a_worker_whose_loop_hangs_is_ended_and_started_again(supervise, tmp_path):
     flag = tmp_path / "hang"
     supervised = supervise(worker(0, "hang"), STAND_IN_FLAG=str(flag))

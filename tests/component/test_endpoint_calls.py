@@ -236,6 +236,7 @@ class TestSlots:
         assert main.modern("tools/list").status == 200
 
     @pytest.mark.edge(15)
+    @pytest.mark.one_worker("requests in flight are bounded in each")
     def test_a_remote_that_keeps_all_calls_of_a_key_keeps_no_other_remote_from_it(self, gateway: Gateway) -> None:
         client = gateway.client()
         with contextlib.ExitStack() as stack:

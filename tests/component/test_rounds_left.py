@@ -91,6 +91,7 @@ def test_a_session_client_that_was_cut_off_is_still_asked_when_it_comes_back(gw:
     place = ""
     while not place:
         line = call.stream.line().decode()
+        assert line, "it ended without an event"
         place = line.partition(": ")[2].strip() if line.startswith("id: ") else ""
     call.stream.close()
     headers = [*client.session.headers, ("Last-Event-ID", place)]

@@ -123,6 +123,7 @@ def resumed(one: OverHttp) -> None:
     place = ""
     while not place:
         line = call.stream.line().decode()
+        assert line, "it ended without an event"
         place = line.partition(": ")[2].strip() if line.startswith("id: ") else ""
     call.stream.close()
     with one.client.stream("GET", "/mcp", None, [*one.session.headers, ("Last-Event-ID", place)]) as stream:

@@ -1,10 +1,15 @@
-"""Which worker took over a session whose own is gone, in Redis, where all workers read the same.
+"""Which worker took over a session whose own is gone, and what that session had asked for, in Redis, where all read the same.
 
-Only such sessions are written down, and those that were ended. A note lasts as long as a session can live.
+Only sessions that moved are written down, those that were ended, and those that asked for something that outlasts a request (a
+log level, changes of resources). A note lasts as long as a session can live.
 """
 
 import asyncio
 import hashlib
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
 
 from gateway.store import Store
 
@@ -20,6 +25,15 @@ redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[4])
 return ARGV[3]
 """
 _END = "return redis.call('SET', KEYS[1], '', 'EX', ARGV[1])"
+_NOTE = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])"
+_NOTED = "return redis.call('GET', KEYS[1]) or ''"
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a session asked for beyond its requests."""
+
+    log_level: str | None = None
+    uris: list[str] = []
 
 
 class Moves:
@@ -27,8 +41,8 @@ class Moves:
         """`addresses`: the hash in which every worker that lives is named."""
         self._store = store
         self._addresses = addresses
-        self._home, self._end = store.script(_HOME), store.script(_END)
-        self._ending: set[asyncio.Task[object]] = set()
+        self._home, self._end, self._note, self._noted = map(store.script, (_HOME, _END, _NOTE, _NOTED))
+        self._telling: set[asyncio.Task[object]] = set()
 
     async def home(self, id: str, owner: str, gone: str, proposed: str) -> str | None:
         """The worker that has a session which its owner has no more; empty: it has ended. None when Redis is away."""
@@ -37,12 +51,23 @@ class Moves:
         return None if found is None else str(found)
 
     def end(self, id: str) -> None:
-        task: asyncio.Task[object] = asyncio.ensure_future(self._store.ask(self._end, [self._name(id)], [_LASTS_S]))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._begin(self._store.ask(self._end, [self._name(id)], [_LASTS_S]))
+
+    def note(self, id: str, asked: Asked) -> None:
+        words = msgspec.json.encode(asked).decode()
+        self._begin(self._store.ask(self._note, [f"{self._name(id)}:asked"], [words, _LASTS_S]))
+
+    async def noted(self, id: str) -> Asked | None:
+        words = await self._store.ask(self._noted, [f"{self._name(id)}:asked"])
+        return msgspec.json.decode(words, type=Asked) if words else None
 
     async def close(self) -> None:
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        await asyncio.gather(*self._telling, return_exceptions=True)
+
+    def _begin(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.ensure_future(work)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def _name(self, id: str) -> str:
         return f"{self._store.prefix}:session:{hashlib.blake2b(id.encode(), digest_size=16).hexdigest()}"

@@ -24,6 +24,7 @@ from gateway.elicitations import Elicitations
 from gateway.homes import Homes
 from gateway.leases import Leases
 from gateway.metrics import Recent
+from gateway.moves import Asked
 from gateway.neighbours import Neighbours
 from gateway.outbox import Outbox
 from gateway.parking import Parking
@@ -37,7 +38,7 @@ from gateway.rounds import Rounds
 from gateway.sessions import Session, Sessions
 from gateway.slots import Full, Slots
 from gateway.state import Sealer
-from gateway.subscriptions import Subscriptions
+from gateway.subscriptions import Subscriptions, TooMany
 from gateway.tasks import TaskIds
 from keys.authenticate import Authenticator
 from keys.principal import Principal
@@ -422,6 +423,27 @@ class Runtime:
             if owner == principal.key_id:
                 for message in filter(None, map(announce, KINDS)):
                     stream.put(message)
+
+    def asked(self, session: Session) -> None:
+        """A session asked for something that outlasts its request: whoever takes it over is to know."""
+        if self.cluster is not None and session.id:
+            self.cluster.moves.note(session.id, Asked(session.log_level, list(session.subscriber.places)))
+
+    async def take_over(self, session: Session, principal: Principal) -> None:
+        """Go on with what a session had asked of the worker that is gone; what may have changed meanwhile counts as changed."""
+        session.is_taken_over = False
+        asked = await self.cluster.moves.noted(session.id) if self.cluster is not None else None
+        if asked is None:
+            return
+        session.log_level = asked.log_level
+        await self.catalog.ready()
+        located = ((uri, self.catalog.located(uri, principal)) for uri in asked.uris)
+        places = {uri: place for uri, place in located if place is not None}
+        with contextlib.suppress(TooMany):
+            refused = await self.subscriptions.add(session.subscriber, places)
+            for uri in places:
+                if uri not in refused:
+                    session.subscriber.tell(uri)
 
     def end_session(self, session: Session) -> None:
         """The session is unknown from now on, and nothing of it goes on."""

@@ -47,6 +47,8 @@ class Session(msgspec.Struct, eq=False):
     stream: Outbox | None = None
     trail: Trail | None = None
     hears: Subscriber | None = None
+    # Opened by a worker that is gone: what it had asked for there is not known here yet.
+    is_taken_over: bool = False
 
     @property
     def subscriber(self) -> Subscriber:
@@ -94,6 +96,7 @@ class Sessions:
             if facts is None or id in self._ended or time.time() - facts.issued > _LIFE_S:
                 return None
             found = self._remember(id, facts)
+            found.is_taken_over = facts.worker != self._worker
         return found if found.key_id == principal.key_id else None
 
     def owner(self, id: str) -> str:

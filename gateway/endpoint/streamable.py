@@ -29,6 +29,8 @@ log = logging.getLogger("mcp.endpoint")
 
 SESSION = b"mcp-session-id"
 LAST_EVENT = b"last-event-id"
+# What is asked for in these holds beyond their answer.
+_LASTING = frozenset(("logging/setLevel", "resources/subscribe", "resources/unsubscribe"))
 NO_SESSION = "this session does not exist or has ended: send initialize"
 # An empty stream would do, but some clients do not take an error for the answer and would come back for ever. In HTML's
 # "Server-sent events" this status tells them not to.
@@ -52,7 +54,11 @@ async def post(
     if isinstance(session, Answer):
         await respond(send, session)
     elif isinstance(message, jsonrpc.Request):
+        if session.is_taken_over:
+            await runtime.take_over(session, principal)
         await _request(runtime, principal, session, message, headers, receive, send)
+        if message.method in _LASTING:
+            runtime.asked(session)
     else:
         if isinstance(message, jsonrpc.Notification):
             notified(runtime, session, message)
@@ -75,6 +81,8 @@ async def get(runtime: Runtime, principal: Principal, headers: inbound.Headers, 
     if not accepts(headers, b"text/event-stream"):
         await respond(send, refused(406, codes.INVALID_REQUEST, "a GET must accept text/event-stream"))
         return
+    if session.is_taken_over:
+        await runtime.take_over(session, principal)
     last = headers.get(LAST_EVENT, b"")
     found = runtime.trails.find(session.id, last) if last else None
     if found is not None and found[0].is_call:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.cluster import Cluster
 from gateway.homes import Homes
+from gateway.moves import Asked
 from gateway.neighbours import Neighbours
 from gateway.shelf import Shelf, Standing
 from gateway.store import Store
@@ -79,6 +80,14 @@ async def test_a_session_that_was_ended_does_not_come_back_elsewhere(worker: Mak
     first.homes.ended("s")
     await first.cluster.moves.close()
     assert await second.homes.of("s", GONE) == ""
+
+
+async def test_what_a_session_asked_for_is_known_to_who_takes_it_over(worker: Make) -> None:
+    first, second = worker(), worker()
+    first.cluster.moves.note("s", Asked("debug", ["a://1"]))
+    await first.cluster.moves.close()
+    assert await second.cluster.moves.noted("s") == Asked("debug", ["a://1"])
+    assert await second.cluster.moves.noted("another") is None
 
 
 async def test_a_name_means_what_the_first_said_and_each_owner_has_room_of_its_own(worker: Make) -> None:

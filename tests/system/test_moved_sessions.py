@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import peers
 from tests.component.asking import ALL, PEER, OnStream, OverHttp, form, params_for, plan_of
 from tests.component.real_gateway import Client, Stream, message, until
 from tests.system import gateway, servers
@@ -23,6 +24,7 @@ from tests.system.nodes import DEMO, Node
 
 SHUTDOWN = ("shutdown", "server shutting down")
 WANTED = {"notifications": {"toolsListChanged": True}}
+CITY = "peer://city/1"
 # A connection reaches either worker, as its address falls: so many reach both, but for one run in a thousand.
 SOME = 10
 
@@ -35,7 +37,8 @@ def running() -> Iterator[tuple[Node, Client]]:
         made = Node(folder, REDIS_URL=redis.url, MCP_HEARTBEAT_S="1")
         asking: dict[str, Any] = {"command": sys.executable, "args": [PEER, "--era", "legacy", "--name", "io"]}
         asking["env"] = {"PEER_JOURNAL": str(folder / "journal")}
-        (folder / "mcp-config.yaml").write_text(gateway.configuration({"demo": DEMO, "io": asking}))
+        remotes = {"demo": DEMO, "io": asking, "sdk": peers.sdk_stdio(era="legacy").entry()}
+        (folder / "mcp-config.yaml").write_text(gateway.configuration(remotes))
         gateway.manage(made.environment, "migrate")
         key = str(gateway.manage(made.environment, "mcpkey", "generate", "main")["key"])
         made.start("--no-worker")
@@ -97,8 +100,16 @@ def test_streams_that_are_open_end_in_the_words_of_their_era_and_their_clients_g
 def test_a_session_goes_on_after_its_worker_is_gone_wherever_its_requests_come(node: Node, client: Client) -> None:
     """Answers to questions, cancellations and lost streams, each over a connection of its own."""
     opened = [OverHttp(client, ALL) for _ in range(3)]
+    for one in opened:
+        assert one.session.call("resources/subscribe", {"uri": CITY}).result == {}
+        assert one.session.call("logging/setLevel", {"level": "debug"}).result == {}
     restart(node)
     for one in opened:
+        with one.session.stream() as stream:
+            updated = {"method": "notifications/resources/updated", "params": {"uri": CITY}}
+            assert stream.message().items() >= updated.items(), "what may have changed meanwhile counts as changed"
+            client.modern("tools/call", {"name": "sdk__touch", "arguments": {"uri": CITY}})
+            assert stream.message().items() >= updated.items(), "and is told of from now on"
         for _ in range(SOME // 2):
             ended = one.run("tools/call", params_for("tools/call", "io", plan_of([form()])))
             assert ended.asked == [form()], ended.final

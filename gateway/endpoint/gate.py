@@ -20,6 +20,8 @@ from mcpserver.protocol.inbound import Headers
 _REMEMBERED = 1024
 # Longer ones are no browser's: whoever sends them has no key yet, and shall not fill our memory.
 _REMEMBERED_BYTES = 512
+# From another worker of this machine, over the socket that nobody else can open: whom it was asked by.
+RELAYED_FOR = b"mcp-relayed-for"
 _CREDENTIALS = (b"authorization", b"x-api-key")
 # One body for every reason: whoever has no good key learns nothing about why.
 _UNAUTHORIZED = b'{"error":"unauthorized","message":"send a valid key: Authorization: Bearer KEY, or X-API-Key: KEY"}'
@@ -52,7 +54,10 @@ class Gate:
     def source(self, scope: Scope) -> str:
         """Who asks: for the queue before argon2, which one source must not fill, and for the audit."""
         client = scope.get("client")
-        peer: str = client[0] if client else ""
+        if not client:
+            told = next((value for name, value in scope["headers"] if name == RELAYED_FOR), b"")
+            return told.decode("latin-1")
+        peer: str = client[0]
         return self._proxies.source(peer, scope["headers"]) if self._proxies else peer
 
     async def admits(self, headers: Headers, doubled: bytes | None, source: str) -> Principal | Answer:

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway import access, metrics
+from gateway.endpoint.gate import RELAYED_FOR
 from gateway.endpoint.http import Answer, Message, Receive, Scope, Send, refused, respond
 from gateway.endpoint.stream import SHUTDOWN
 from gateway.neighbours import Neighbours, Place
@@ -43,8 +44,9 @@ _BUSY = "the worker that this session belongs to takes no requests at the moment
 _SILENT = "the worker that this session belongs to does not answer: the request may have been carried out"
 # Of one connection (RFC 9110, 7.6.1), or made anew by whoever writes the message.
 _HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length", HOPS)
+    (b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length")
 )
+_OURS = frozenset((HOPS, RELAYED_FOR))
 
 
 def is_settled(headers: inbound.Headers) -> bool:
@@ -255,8 +257,10 @@ async def _reached(loop: asyncio.AbstractEventLoop, url: str) -> socket.socket:
 def _request(place: Place, scope: Scope, body: bytes | None) -> bytes:
     query = scope["query_string"]
     target = scope["path"].encode() + (b"?" + query if query else b"")
-    lines = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+    lines = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP and name not in _OURS]
     lines += [(HOPS, _INSIDE if place.path else _BETWEEN_MACHINES), (b"connection", b"close")]
+    if place.path:
+        lines.append((RELAYED_FOR, access.current().source.encode("latin-1", "replace")))
     if body is not None:
         lines.append((b"content-length", b"%d" % len(body)))
     head = b"".join(b"%b: %b\r\n" % line for line in lines)

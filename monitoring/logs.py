@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ CURRENT = "combined.log"
 _ROTATED = re.compile(r"combined\.(\d+)\.log|combined\.log\.(\d+)")
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _PART_BYTES = 1024 * 1024
+# Of names that move on; then it is looked again with the next question.
+_LOOKS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,9 @@ class Tail:
     def news(self) -> Iterator[Line]:
         """What came since it was asked last."""
         yield from self._read()
-        for path in self._later():
+        while (fresh := self._next()) is not None:
             yield from self._read()  # what was written before the name was taken away
-            self._open(path, at_end=False)
+            self._go_on_with(fresh)
             yield from self._read()
 
     def _read(self) -> Iterator[Line]:
@@ -98,34 +101,64 @@ class Tail:
             *whole, self._rest = (self._rest + part).split(b"\n")
             yield from filter(None, map(_line, whole))
 
-    def _later(self) -> list[Path]:
-        """The files that were begun after the one that is open; none while that is the current one."""
-        found = files(self._folder)
+    def _next(self) -> BinaryIO | None:
+        """The file that was begun after the one that is open, opened; None while that is the current one.
+
+        Names move on while they are looked at, and one may be passed over: what is seen counts if it is seen twice.
+        """
+        for _ in range(_LOOKS):
+            found = _seen(self._folder)
+            following = self._following(found)
+            if following is None:
+                return None
+            if _named(found) != _named(_seen(self._folder)):
+                continue
+            path, inode = following
+            with suppress(OSError):
+                file = path.open("rb")
+                if os.fstat(file.fileno()).st_ino == inode:
+                    return file
+                file.close()
+        return None
+
+    def _following(self, found: list[tuple[Path, int, int]]) -> tuple[Path, int] | None:
         if self._file is None:
-            return found[-1:]
-        own = os.fstat(self._file.fileno()).st_ino
-        inodes = [_inode(path) for path in found]
-        if own in inodes:
-            return found[inodes.index(own) + 1 :]
-        return found[-1:]
+            return found[-1][:2] if found else None
+        own = os.fstat(self._file.fileno())
+        inodes = [inode for _, inode, _ in found]
+        if own.st_ino in inodes:
+            later = found[inodes.index(own.st_ino) + 1 :]
+        else:  # Deleted meanwhile, or under a name of somebody else's: what was written to since is younger.
+            later = [one for one in found if one[2] > own.st_mtime_ns]
+        return later[0][:2] if later else None
 
     def _open(self, path: Path, *, at_end: bool) -> None:
         try:
             fresh = path.open("rb")
         except OSError:
             return
-        if self._file is not None:
-            self._file.close()
-        self._file, self._rest = fresh, b""
+        self._go_on_with(fresh)
         if at_end:
             fresh.seek(0, os.SEEK_END)
 
+    def _go_on_with(self, fresh: BinaryIO) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file, self._rest = fresh, b""
 
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return 0
+
+def _seen(folder: Path) -> list[tuple[Path, int, int]]:
+    """The files, oldest first, each with its inode and when it was written to last."""
+    found = []
+    for path in files(folder):
+        with suppress(OSError):
+            facts = path.stat()
+            found.append((path, facts.st_ino, facts.st_mtime_ns))
+    return found
+
+
+def _named(found: list[tuple[Path, int, int]]) -> list[tuple[Path, int]]:
+    return [(path, inode) for path, inode, _ in found]
 
 
 def _line(raw: bytes) -> Line | None:

@@ -25,7 +25,7 @@ EDGE_CASES = (
     EdgeCase(8, "Invalid configuration"),
     EdgeCase(9, "Missing environment variables"),
     EdgeCase(10, "Memory of long streams", pending=True),
-    EdgeCase(11, "Log rotation", pending=True),
+    EdgeCase(11, "Log rotation"),
     EdgeCase(12, "Disk full"),
     EdgeCase(13, "Tool name collisions"),
     EdgeCase(14, "Large payloads"),

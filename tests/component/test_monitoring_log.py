@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from monitoring import logs
+from tests.component.real_gateway import until
+
 PRELUDE = """
 import logging, resource, sys, time
 from pathlib import Path
@@ -40,6 +43,31 @@ log.stop()
     found = sorted((str(line["who"]), line["number"]) for line in written(tmp_path))
     assert found == sorted((str(who), number) for who in range(3) for number in range(3000))
     assert len(list(tmp_path.glob("combined.*.log"))) > 5
+
+
+@pytest.mark.edge(11)
+def test_who_follows_the_log_sees_each_line_once_while_processes_rotate_it(tmp_path: Path) -> None:
+    script = """
+log.start("worker", folder, max_bytes=20_000, files=50)
+for number in range(1500):
+    log.access({"who": sys.argv[2], "number": number}, request="r", ms=1.5)
+    if number % 50 == 0: time.sleep(0.02)
+log.access({"who": sys.argv[2], "number": "last"}, request="r", ms=1.5)
+log.stop()
+"""
+    (tmp_path / "combined.log").touch()
+    tail, seen = logs.Tail(tmp_path), list[dict[str, object]]()
+
+    def have_ended() -> bool:
+        seen.extend(tail.news())
+        return sum(line["number"] == "last" for line in seen) == 2
+
+    writers = [run(script, tmp_path, str(who)) for who in range(2)]
+    until(have_ended, "both have written their last line")
+    for who in ("0", "1"):
+        assert [line["number"] for line in seen if line["who"] == who] == [*range(1500), "last"]
+    assert len(list(tmp_path.glob("combined.*.log"))) > 5
+    assert [writer.communicate(timeout=10)[1] for writer in writers] == ["", ""]
 
 
 @pytest.mark.edge(11)

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcpserver.lib import log
+from mcpserver.lib.access_line import AccessLines
 
 
 @pytest.fixture
@@ -89,6 +92,49 @@ class Url:
 class Broken:
     def __str__(self) -> str:
         raise RuntimeError("no")
+
+
+SECRETS = {
+    "gateway key": "mcp_0a1B2c3D4e_{}",
+    "bearer": "Bearer {}",
+    "header": "Authorization: {}",
+    "header in JSON": '{{"x-api-key": "{}"}}',
+    "userinfo": "https://me:{}@host/path",
+    "query": "https://host/?a=1&access_token={}&b=2",
+    "variable": "CLIENT_SECRET={}",
+    "cookie": "Set-Cookie: session={}",
+    "jwt": "eyJhbGciOiJIUzI1NiJ9.{}.{}",
+}
+
+
+@pytest.mark.edge(11)
+@given(
+    shape=st.sampled_from(sorted(SECRETS)),
+    secret=st.from_regex(r"[A-Za-z0-9]{6}[0-9][A-Z][a-z]{2}[A-Za-z0-9]{6,40}", fullmatch=True),
+    before=st.text(max_size=30),
+    after=st.text(max_size=30),
+    name=st.sampled_from(["method", "name", "remote", "key", "source", "why", "era", "detail"]),
+)
+def test_no_field_of_any_line_lets_a_secret_through(
+    shape: str, secret: str, before: str, after: str, name: str
+) -> None:
+    hidden = SECRETS[shape].format(secret, secret)
+    quoted = f"{before} {hidden} {after}"
+    formatter = log.JsonFormatter("gateway")
+    access = AccessLines(log._encoded, formatter.origin("INFO", "mcp.access", "call"))
+    try:
+        raise ValueError(quoted)
+    except ValueError:
+        failure = logging.LogRecord("a", logging.ERROR, "", 0, "failed with %s", (quoted,), sys.exc_info())
+    nested = logging.LogRecord("a", logging.ERROR, "", 0, "nested", None, None)
+    nested.__dict__["facts"] = {"list": [{"deep": quoted}], "object": Url(quoted)}
+    written = [
+        access.line(0.0, {name: quoted}, "r", 1.0),
+        formatter.format(failure),
+        formatter.format(nested),
+        log.HumanFormatter().format(failure),
+    ]
+    assert [line for line in written if secret in line] == []
 
 
 def test_what_cannot_be_written_down_costs_its_own_line_only(started: Path) -> None:

@@ -1,5 +1,5 @@
 # Nobody needs make: each target is ./start with a word. Arguments: make test ARGS="-k keys"
-.PHONY: help run test check lint bench conformance timing crashes image lock audit licences
+.PHONY: help run test check lint bench conformance timing crashes soak image lock audit licences
 help:   ; @./start --help
 run:    ; @./start $(ARGS)
 test:   ; @./start test $(ARGS)
@@ -9,6 +9,7 @@ bench:  ; @./start bench $(ARGS)
 conformance: ; @./start conformance $(ARGS)
 timing: ; @./start timing $(ARGS)
 crashes: ; @./start crashes $(ARGS)
+soak:   ; @./start soak $(ARGS)
 image:  ; @./start image $(ARGS)
 lock:   ; @./start lock $(ARGS)
 audit:  ; @./start audit $(ARGS)

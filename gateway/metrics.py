@@ -179,4 +179,5 @@ class Recent:
 
     def _recent(self) -> list[tuple[float, float, bool]]:
         since = self._monotonic() - _WINDOW_S
-        return [one for one in self._seen if one[0] >= since]
+        # A copy first, in one step: health asks from another thread, while requests end.
+        return [one for one in tuple(self._seen) if one[0] >= since]

@@ -15,7 +15,7 @@ from gateway.calls import Served
 from gateway.endpoint import batch, stream
 from gateway.endpoint.asker import answered, asker
 from gateway.endpoint.http import Answer, Receive, Send, refused, respond
-from gateway.endpoint.served import cut_short, no_slot, serve
+from gateway.endpoint.served import STOPPING, cut_short, no_slot, serve
 from gateway.endpoint.streamable import initialized, notified, read_call
 from gateway.outbox import Outbox
 from gateway.runtime import Runtime, list_changed
@@ -65,11 +65,12 @@ class LegacySse:
         first = sse.encode(f"/messages/?session_id={line.id}".encode(), name=b"endpoint")
         try:
             if await stream.run(outbox, send, receive, self._runtime.limits, first=first):
-                await stream.close(send, stream.SHUTDOWN if self._runtime.draining else b"")
+                last = stream.SHUTDOWN if self._runtime.draining else b""
+                await stream.close(send, _unanswered(line, "this stream has ended: open a new one") + last)
         except ClientGone:
             log.debug("the client of an event stream left")
         except asyncio.CancelledError:  # the grace of a shutdown is over
-            await stream.close(send, _last_words(line))
+            await stream.close(send, _unanswered(line, STOPPING) + stream.SHUTDOWN)
             raise
         finally:
             del self._lines[line.id]
@@ -189,10 +190,10 @@ class LegacySse:
             line.outbox.put_answer(sse.encode(jsonrpc.error(call.id, codes.INTERNAL_ERROR, why)))
 
 
-def _last_words(line: Line) -> bytes:
-    """What is open on the stream gets its answer, and the client its goodbye."""
+def _unanswered(line: Line, why: str) -> bytes:
+    """What is open on the stream gets its answer all the same."""
     ids = line.session.open_calls if line.session is not None else ()
-    return b"".join(sse.encode(cut_short(id)) for id in ids) + stream.SHUTDOWN
+    return b"".join(sse.encode(cut_short(id, why)) for id in ids)
 
 
 def _body(call: Call, served: Served | Full) -> bytes:

@@ -18,6 +18,8 @@ from mcpserver.protocol import codes, inbound, jsonrpc, versions
 from mcpserver.protocol.inbound import Call
 from remotes.upstream.envelope import Ask, Notify
 
+STOPPING = "the gateway is shutting down"
+
 
 class Level(msgspec.Struct):
     level: str = ""
@@ -139,8 +141,8 @@ def stopping(call: Call) -> Answer:
     return Answer(503, cut_short(call.id), (JSON, (b"retry-after", b"5")))
 
 
-def cut_short(id: bytes) -> bytes:
-    return jsonrpc.error(id, codes.INTERNAL_ERROR, "the gateway is shutting down")
+def cut_short(id: bytes, why: str = STOPPING) -> bytes:
+    return jsonrpc.error(id, codes.INTERNAL_ERROR, why)
 
 
 def internal_error(call: Call) -> Answer:

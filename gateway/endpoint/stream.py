@@ -1,11 +1,13 @@
 """An event stream: what is queued for a client goes out, with a heartbeat between, until it ends, is too old, or nobody reads.
 
 Three things end one: the outbox (the server is shutting down, the key was revoked, a newer stream took its place), its age,
-and the client. The age limit is spread over five minutes, so that a thousand streams opened together do not come back together.
+and the client. The age at which one ends is spread over five minutes of an hour, so that a thousand streams that were opened
+together do not come back together; what has been promised on it by then may still arrive until the hour is full.
 """
 
 import asyncio
 import random
+from typing import NamedTuple
 
 from gateway import access, metrics
 from gateway.endpoint.http import EVENT_STREAM, Header, Receive, Send
@@ -14,7 +16,20 @@ from mcpserver.lib.limits import Limits
 from mcpserver.protocol import sse
 
 SHUTDOWN = b"event: shutdown\ndata: server shutting down\n\n"
-_SPREAD = 1 / 12
+# Of the age limit: the earliest end, and the latest, which leaves a call in flight the time that most take at most.
+_EARLIEST, _LATEST = 11 / 12, 59 / 60
+
+
+class Lifetime(NamedTuple):
+    """When a stream is to end by itself, and when it must, in seconds from its beginning."""
+
+    ends_s: float
+    over_s: float
+
+
+def lifetime(limit_s: float, chance: float) -> Lifetime:
+    """`chance`: 0 to 1."""
+    return Lifetime(limit_s * (_EARLIEST + (_LATEST - _EARLIEST) * chance), limit_s)
 
 
 async def run(
@@ -32,7 +47,9 @@ async def run(
     access.opened(about)
     about.is_gone = True  # until it is known that it was ended from our side
     try:
-        about.is_gone = not await _pump(outbox, send, limits, watcher)
+        life = lifetime(limits.connection_timeout_s, random.random())  # noqa: S311 - no secret
+        await pump(outbox, send, limits.heartbeat_s, life)
+        about.is_gone = watcher.done()
         return not about.is_gone
     finally:
         metrics.STREAMS.dec()
@@ -43,20 +60,22 @@ async def close(send: Send, last: bytes = b"") -> None:
     await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
-def life_s(limit_s: float, chance: float) -> float:
-    """How old a stream gets, for a chance between 0 and 1: an hour is 55 to 60 minutes."""
-    return limit_s * (1 - chance * _SPREAD)
-
-
-async def _pump(outbox: Outbox, send: Send, limits: Limits, watcher: "asyncio.Task[None]") -> bool:
+async def pump(outbox: Outbox, send: Send, heartbeat_s: float, life: Lifetime) -> None:
+    """Send what comes, to the end of the outbox or of its life. A message that has begun goes out whole."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + life_s(limits.connection_timeout_s, random.random())  # noqa: S311 - no secret
-    while (left := until - loop.time()) > 0:
-        message = await outbox.get(min(limits.heartbeat_s, left))
+    began, is_ending = loop.time(), False
+    while True:
+        left = began + (life.over_s if is_ending else life.ends_s) - loop.time()
+        if left <= 0 and is_ending:
+            return
+        if left <= 0:
+            is_ending = True
+            outbox.finish()
+            continue
+        message = await outbox.get(min(heartbeat_s, left))
         if message is None:
-            break
+            return
         await send({"type": "http.response.body", "body": message or sse.HEARTBEAT, "more_body": True})
-    return not watcher.done()
 
 
 async def _leaves(receive: Receive, outbox: Outbox) -> None:

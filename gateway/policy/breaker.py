@@ -145,9 +145,9 @@ class Window:
         last[2] += failed
 
     def seen(self, now: float) -> tuple[int, int]:
-        """How many calls, and how many of them failed."""
+        """How many calls, and how many of them failed; may be asked from any thread."""
         oldest = int(now // self._slice_s) - _SLICES
-        recent = [one for one in self._slices if one[0] > oldest]
+        recent = [one for one in tuple(self._slices) if one[0] > oldest]
         return sum(one[1] for one in recent), sum(one[2] for one in recent)
 
     def is_tripped(self, now: float, rule: Rule) -> bool:

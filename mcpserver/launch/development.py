@@ -78,6 +78,12 @@ def crashes(installation: Installation, extra: Sequence[str]) -> int:
     return _run(installation, "python", "-m", "tests.crashes", *extra)
 
 
+def soak(installation: Installation, extra: Sequence[str]) -> int:
+    """100 streams and 100 calls for five minutes (or SECONDS), 1,000 streams that vanish: whether memory stays flat."""
+    installation.ensure(TEST_LOCK)
+    return _run(installation, "python", "-m", "tests.soak", *extra)
+
+
 def image(installation: Installation, extra: Sequence[str]) -> int:
     """the container image, built and run: needs root, buildah and debootstrap."""
     installation.ensure(TEST_LOCK)
@@ -127,12 +133,15 @@ TASKS: Mapping[str, Task] = {
     "conformance": conformance,
     "timing": timing,
     "crashes": crashes,
+    "soak": soak,
     "image": image,
     "lock": lock,
     "audit": audit,
     "licences": licences,
 }
-TAKES_ARGUMENTS = frozenset({"test", "check", "bench", "conformance", "timing", "crashes", "image", "lock", "audit"})
+TAKES_ARGUMENTS = frozenset(
+    {"test", "check", "bench", "conformance", "timing", "crashes", "soak", "image", "lock", "audit"}
+)
 
 
 def _run(installation: Installation, program: str, *argv: str) -> int:

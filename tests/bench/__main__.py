@@ -25,7 +25,7 @@ from tests.bench.links import LinkError
 from tests.bench.processes import Cores, StartError
 from tests.bench.scenarios import FULL, QUICK, Plan, Run
 
-CANDIDATES = ("floor", "gateway", "direct", "nginx", "mcp-proxy")
+CANDIDATES = ("floor", "daphne", "gateway", "direct", "nginx", "mcp-proxy")
 
 
 def main() -> int:

@@ -150,6 +150,10 @@ class SessionLink(Link):
             raise LinkError(f"{self.target.name} gave no session id: {answer[:200]!r}")
         await self.exchange(self.request("notifications/initialized", {}, number=None))
 
+    @property
+    def session(self) -> str:
+        return self._session
+
     def _headers(self, method: str, name: str) -> list[str]:
         opened = [f"MCP-Protocol-Version: {SESSION_ERA}", f"Mcp-Session-Id: {self._session}"]
         return opened if self._session else []

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.load import Sample
-from tests.bench.scenarios import DIRECT, FLOOR, MCP_PROXY, MODERN, NGINX, SCENARIOS, SESSION, SSE, Lane, Results
+from tests.bench.scenarios import DIRECT, FLOOR, MCP_PROXY, MODERN, NGINX, SCENARIOS, SESSION, SSE, STOCK, Lane, Results
 
 _COLUMNS = "{:<26}{:>8}{:>10}{:>19}{:>9}{:>9}{:>9}{:>9}{:>21}{:>9}"
 
@@ -44,6 +44,7 @@ def figures(results: Results) -> list[Figure]:
     r = results
     cpu = _median(sample.cpu_us for sample in _rounds(r, "call", MODERN, 16))
     over_floor = _paired(r, "call", 16, MODERN, FLOOR, "cpu_us")
+    over_stock = _paired(r, "call", 16, FLOOR, STOCK, "cpu_us")
     p50, p99, p999 = (_of(r, "call", MODERN, 16, name) for name in ("p50_ms", "p99_ms", "p999_ms"))
     legacy = _paired(r, "call", 16, SSE, SESSION, "rate")
     proxied = _paired(r, "call", 16, SESSION, MCP_PROXY, "rate")
@@ -53,6 +54,7 @@ def figures(results: Results) -> list[Figure]:
     return [
         Figure("CPU per tools/call at 16 clients", "us", cpu, 320, 250),
         Figure("the same, against the floor", "x", over_floor, 2.6, 2.0),
+        Figure("the floor (our server), against stock Daphne", "x", over_stock, 1.05, 0.9),
         Figure("p99 / p50 at 16 clients", "x", p99 / p50, 3, 2),
         Figure("p999 at 16 clients", "ms", p999, 20, 8),
         Figure("/sse throughput against /mcp sessions, 16", "x", legacy, 0.65, 0.8, at_least=True),

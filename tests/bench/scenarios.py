@@ -50,10 +50,11 @@ class Lane:
     @property
     def label(self) -> str:
         path = {"modern": "/mcp 2026-07-28", "session": "/mcp 2025-11-25", "sse": "/sse 2024-11-05"}[self.dialect]
-        return self.candidate if self.candidate == "floor" else f"{self.candidate} {path}"
+        return self.candidate if self.candidate in ("floor", "daphne") else f"{self.candidate} {path}"
 
 
 FLOOR = Lane("floor", "modern")
+STOCK = Lane("daphne", "modern")
 MODERN, SESSION, SSE = (Lane("gateway", dialect) for dialect in ("modern", "session", "sse"))
 DIRECT = Lane("direct", "modern")
 NGINX = Lane("nginx", "modern")
@@ -78,7 +79,18 @@ SCENARIOS = (
         "tools/call, an echo of 220 B",
         ECHO,
         (1, 16, 64),
-        (FLOOR, MODERN, SESSION, SSE, DIRECT, Lane("direct", "session"), Lane("direct", "sse"), NGINX, MCP_PROXY),
+        (
+            FLOOR,
+            STOCK,
+            MODERN,
+            SESSION,
+            SSE,
+            DIRECT,
+            Lane("direct", "session"),
+            Lane("direct", "sse"),
+            NGINX,
+            MCP_PROXY,
+        ),
     ),
     Scenario("list", f"tools/list of {TOOLS} tools over {REMOTES} remotes", Work(tools=TOOLS), (4,), (MODERN, DIRECT)),
     Scenario("big", "tools/call, an answer of 1 MB", Work("big", answer_bytes=BIG_BYTES), (4,), (MODERN, DIRECT)),
@@ -131,8 +143,9 @@ class Run:
             await self._start_gateway(site, listener, stack)
             await self._idle_streams()
             self._candidates["gateway"].pause()
-        if "floor" in self._wanted:
-            await self._start_floor(folder, stack)
+        for name, module in (("floor", "floor"), ("daphne", "stock")):
+            if name in self._wanted:
+                await self._start_bare(name, module, folder, stack)
         await self._start_peers(folder, stack)
         for scenario in SCENARIOS:
             await self._take_turns(scenario)
@@ -148,13 +161,13 @@ class Run:
         self._candidates["direct"] = Candidate(target, process, always_awake=True)
         await _first_call(target, process)
 
-    async def _start_floor(self, folder: Path, stack: ExitStack) -> None:
+    async def _start_bare(self, name: str, module: str, folder: Path, stack: ExitStack) -> None:
         listener = stack.enter_context(listen())
-        process = start_module("floor", listener, core=self._cores.measured, folder=folder)
+        process = start_module(module, listener, core=self._cores.measured, folder=folder)
         stack.callback(process.end)
-        self._candidates["floor"] = Candidate(Target("floor", listener.getsockname()[1]), process)
-        await _first_call(self._candidates["floor"].target, process)
-        self.results.note("floor_pss_mb", process.pss_kb() / 1024)
+        self._candidates[name] = Candidate(Target(name, listener.getsockname()[1]), process)
+        await _first_call(self._candidates[name].target, process)
+        self.results.note(f"{name}_pss_mb", process.pss_kb() / 1024)
         process.pause()
 
     async def _start_peers(self, folder: Path, stack: ExitStack) -> None:

@@ -19,12 +19,14 @@ from typing import Any
 import pytest
 
 from tests import peers
-from tests.component.real_gateway import Client, Session, Stream, message, until
+from tests.component.real_gateway import PREFIX, Client, Relay, Session, Stream, message, odd, until
 from tests.system.gateway import ROOT, Gateway, configuration, eventually, running
-from tests.system.island import Island, island
+from tests.system.island import Island, Unavailable, island
+from tests.system.tools import require, unavailable
 from tests.system.watch import MIB, Watch, worker
 
 STALE_S, HEARTBEAT_S = 3, 1
+LIFETIME_S = 6
 HEAVY = str(Path(peers.__file__).with_name("heavy_server.py"))
 MEMORY_MIB = 100
 # The SDK's servers take twenty times as long for a call as the others do.
@@ -204,7 +206,12 @@ class TestVanishing:
 
     @pytest.fixture
     def far(self) -> Iterator[Island]:
-        with island() as found:
+        require("ip")
+        with contextlib.ExitStack() as stack:
+            try:
+                found = stack.enter_context(island())
+            except Unavailable as why:
+                unavailable(str(why))
             yield found
 
     @pytest.mark.edge(2)
@@ -306,3 +313,43 @@ def test_health_shows_connections_their_memory_and_their_lifetime(gw: Gateway, c
         assert (found["active"], found["max"], found["lifetime_limit_s"]) == (3, 200, 3600)
         assert found["sockets"] >= 4
         assert 0 <= found["memory_bytes"] < 10 * MIB, "the flood above shows that it moves"
+
+
+class TestOldAge:
+    @pytest.mark.edge(2)
+    @pytest.mark.edge(10)
+    def test_every_stream_ends_by_itself_at_its_age_in_the_form_of_its_era(self, tmp_path: Path) -> None:
+        limits = {"MCP_CONNECTION_TIMEOUT_S": str(LIFETIME_S), "PEER_JOURNAL": str(tmp_path / "journal")}
+        with running({"odd": odd()}, worker=False, **limits) as gateway:
+            eventually(gateway.remotes, lambda found: found["odd"]["status"] == "healthy", within_s=20, what="healthy")
+            client = Client(port(gateway), gateway.key)
+            began = time.monotonic()
+            modern, between, relay = client.modern_stream("subscriptions/listen", LISTEN, id="sub"), *two(client)
+            assert modern.message()["method"] == "notifications/subscriptions/acknowledged"
+            # Asked long before the end, and never answered: told so when the limit is reached.
+            assert relay.post(message("tools/call", {"name": "odd__wait"}, id=7)).status == 202
+            ((_, last),) = modern.rest()
+            assert json.loads(last) == {
+                "jsonrpc": "2.0",
+                "id": "sub",
+                "result": {"resultType": "complete", "_meta": {PREFIX + "subscriptionId": "sub"}},
+            }
+            assert between.rest() == []
+            ((_, last),) = relay.stream.rest()
+            assert json.loads(last) == {
+                "jsonrpc": "2.0",
+                "id": 7,
+                "error": {"code": -32603, "message": "this stream has ended: open a new one"},
+            }
+            assert 0.9 * LIFETIME_S < time.monotonic() - began < 2 * LIFETIME_S
+            until(lambda: not held(gateway)["active"], "their slots are free")
+            for stream in opened(client):  # and they may come back at once
+                stream.close()
+
+
+def two(client: Client) -> tuple[Stream, Relay]:
+    """The streams of the earlier eras; a session's opens with an event to come back with."""
+    between = client.session().stream()
+    while not between.line().startswith(b"id: "):
+        continue
+    return between, client.relay().opened()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -68,7 +68,13 @@ def require(*tools: str) -> None:
     missing = [tool for tool in tools if not present(tool)]
     if not missing:
         return
-    words = f"not installed: {', '.join(missing)} (python tests/clients/install.py, or the packages that .ci/run names)"
+    unavailable(
+        f"not installed: {', '.join(missing)} (python tests/clients/install.py, or the packages that .ci/run names)"
+    )
+
+
+def unavailable(words: str) -> NoReturn:
+    """What the machine lacks skips a test, and fails it where CI=true."""
     if in_ci():
         pytest.fail(words, pytrace=False)
     pytest.skip(words)

@@ -1,5 +1,9 @@
 """What is counted: five minutes in detail, series that stay bounded."""
 
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
 import pytest
 from prometheus_client import REGISTRY
 
@@ -88,3 +92,37 @@ def test_a_name_that_no_remote_has_answered_to_is_no_label() -> None:
 
 def series() -> set[tuple[str, tuple[str, ...]]]:
     return {(sample.name, tuple(sample.labels.values())) for family in REGISTRY.collect() for sample in family.samples}
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.edge(18)
+@pytest.mark.usefixtures("hasty_threads")
+def test_health_asks_from_another_thread_while_requests_end() -> None:
+    recent = Recent(Clock())
+    for _ in range(5_000):
+        recent.note("ping", "", "ok", 0.1)
+    meanwhile(lambda: recent.note("ping", "", "ok", 0.1), recent.percentiles_ms, times=30)
+
+
+def meanwhile(work: Callable[[], object], ask: Callable[[], object], *, times: int) -> None:
+    over = threading.Event()
+
+    def busy() -> None:
+        while not over.is_set():
+            work()
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        for _ in range(times):
+            ask()
+    finally:
+        over.set()
+        thread.join()

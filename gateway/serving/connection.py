@@ -58,6 +58,7 @@ class Connection(HTTPChannel):
     # Twisted's own idle timer stays off: every byte would reset it, so a drip would keep the connection for ever.
     timeOut = None
     transport: Any
+    _networkProducer: Any
 
     def __init__(self, server: "Server", *, is_told_full: bool = False) -> None:
         super().__init__()
@@ -67,6 +68,7 @@ class Connection(HTTPChannel):
         self.since = time.monotonic()
         self._writable: asyncio.Future[None] | None = None
         self._dropped_bytes = 0
+        self._ahead_bytes = 0
 
     # Phases.
 
@@ -117,6 +119,24 @@ class Connection(HTTPChannel):
         encodings = self.requests[-1].requestHeaders.getRawHeaders(b"transfer-encoding")
         return encodings is not None and (self.length is not None or len(encodings) > 1 or self._version != b"HTTP/1.1")
 
+    def rawDataReceived(self, data: bytes, /) -> None:
+        if not self._handlingRequest:
+            super().rawDataReceived(data)
+            return
+        self._dataBuffer.append(data)
+        self._came_ahead(data)
+
+    def _finishRequestBody(self, data: bytes, /) -> None:
+        self._came_ahead(data)
+        super()._finishRequestBody(data)
+
+    def _came_ahead(self, data: bytes) -> None:
+        """Requests wait for their turn, most of them with the kernel: Twisted would read on with every answer that it gives,
+        and without end while the client does not read them."""
+        self._ahead_bytes += len(data)
+        if self._ahead_bytes > self._optimisticEagerReadSize:
+            self._networkProducer.pauseProducing()
+
     def allContentReceived(self) -> None:
         if self.phase is Phase.REFUSED:
             return
@@ -126,6 +146,7 @@ class Connection(HTTPChannel):
     def requestDone(self, request: Any) -> None:
         # First, as what follows may already read the next pipelined request.
         self._enter(Phase.IDLE)
+        self._ahead_bytes = 0
         super().requestDone(request)
 
     def loseConnection(self) -> None:

@@ -12,14 +12,16 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from daphne.http_protocol import WebRequest
+from twisted.web.http import _MalformedChunkedDataError
 
 from gateway import access
 from gateway.serving.lifecycle import ClientGone
 from gateway.serving.rules import (
     FAILED,
+    PIECES_MAX,
     SLICE_BYTES,
     STOPPING,
-    Phase,
+    TOO_MANY_PIECES,
     Refusal,
     bad_request,
     origin_form,
@@ -76,6 +78,7 @@ class Request(WebRequest):  # type: ignore[misc]
     server: "Server"
     task: asyncio.Task[None]
     _response_started: bool
+    _pieces = 0
     uri: bytes
     path: bytes
 
@@ -91,13 +94,18 @@ class Request(WebRequest):  # type: ignore[misc]
 
     def handleContentChunk(self, data: bytes) -> None:
         limit = self.server.limits.max_request_size
-        if self.channel.phase is Phase.REFUSED:
-            return
+        self._pieces += 1
         if self.content.tell() + len(data) > limit:
-            self.content = BytesIO()
-            self.channel.refuse(too_large(limit))
+            self._refuse_body(too_large(limit))
+        elif self._pieces > PIECES_MAX:
+            self._refuse_body(TOO_MANY_PIECES)
         else:
             self.content.write(data)
+
+    def _refuse_body(self, refusal: Refusal) -> None:
+        self.content = BytesIO()
+        self.channel.refuse(refusal)
+        raise _MalformedChunkedDataError  # or what was received with it would be taken apart to its end, for nobody
 
     def process(self) -> Any:
         # The first would let a client set the root path, the second would reach Daphne's websockets.

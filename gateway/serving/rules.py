@@ -13,6 +13,9 @@ from typing import Protocol, TypeVar
 
 MIB = 1024 * 1024
 
+# Of one body. Each costs as much as two hundred bytes: in pieces of one byte, a megabyte would take seconds of CPU.
+PIECES_MAX = 8192
+
 # A larger write would sit in memory whole, whatever the client reads: what is sent must be able to pause in between.
 SLICE_BYTES = 64 * 1024
 
@@ -136,6 +139,7 @@ def bad_request(detail: str = "malformed HTTP request") -> Refusal:
     return Refusal(400, "Bad Request", detail)
 
 
+TOO_MANY_PIECES = bad_request(f"the request body comes in more than {PIECES_MAX} pieces")
 HEAD_TOO_LARGE = Refusal(431, "Request Header Fields Too Large", "request line and headers are too large")
 TLS = Refusal(400, "Bad Request", "this port speaks plain HTTP: call it with http://, or put TLS in front of it")
 TOO_SLOW = Refusal(408, "Request Timeout", "the request did not arrive in time")

@@ -26,7 +26,8 @@ NEEDED = {
     twisted.web.http.HTTPChannel: (
         "connectionMade dataReceived lineReceived rawDataReceived allHeadersReceived allContentReceived requestDone"
         " loseConnection connectionLost resumeProducing lineLengthExceeded clearLineBuffer timeOut"
-        " _respondToBadRequestAndDisconnect _waitingForTransport _receivedHeaderSize _receivedHeaderCount"
+        " _respondToBadRequestAndDisconnect _finishRequestBody"
+        " _optimisticEagerReadSize _waitingForTransport _receivedHeaderSize _receivedHeaderCount"
         " totalHeadersSize maxHeaders persistent length requestFactory"
     ),
     twisted.web.http.Request: "gotLength handleContentChunk process write finish finished _disconnected setResponseCode",
@@ -57,6 +58,12 @@ def facts() -> dict[str, bool]:
     found["a channel keeps the version in _version"] = "self._version =" in source(twisted.web.http.HTTPChannel)
     found["a transport counts what it has not joined yet in _tempDataLen"] = "self._tempDataLen +=" in source(
         twisted.internet.abstract.FileDescriptor
+    )
+    found["a malformed chunk is an exception that ends the reading"] = "except _MalformedChunkedDataError" in source(
+        twisted.web.http.HTTPChannel.rawDataReceived
+    )
+    found["what comes ahead of its turn waits in _dataBuffer while _handlingRequest"] = all(
+        name in source(twisted.web.http.HTTPChannel.requestDone) for name in ("_dataBuffer", "_handlingRequest")
     )
     found["a port accepts up to numberAccepts"] = "self.numberAccepts" in source(twisted.internet.tcp.Port.doRead)
     found["a finished request calls factory.log"] = "factory.log(" in source(twisted.web.http.Request.finish)

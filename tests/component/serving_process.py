@@ -203,6 +203,14 @@ class Wire:
             return False
         return True
 
+    def pour(self, data: bytes, *, seconds: float) -> int:
+        """Send it again and again as fast as it is taken; how many bytes were."""
+        until, sent = time.monotonic() + seconds, 0
+        while (left := until - time.monotonic()) > 0:
+            if select.select([], [self.socket], [], left)[1]:
+                sent += self.socket.send(data)
+        return sent
+
     def is_quiet(self) -> bool:
         """Nothing to read, no end: looked at now, without waiting."""
         return not select.select([self.socket], [], [], 0)[0]

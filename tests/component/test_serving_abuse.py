@@ -175,6 +175,15 @@ def test_extensions_and_trailers_of_chunks_are_read_over(server: Serving):
         assert wire.answer().body == b"next"
 
 
+def test_a_body_in_too_many_pieces_is_refused(server: Serving):
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    pieces = (400, -32600, "the request body comes in more than 8192 pieces")
+    assert refused(server, head + b"1\r\nx\r\n" * 100_000) == pieces
+    with server.connect() as wire:
+        wire.send(head + b"1\r\nx\r\n" * 8192 + b"0\r\n\r\n")
+        assert wire.answer().body == b"x" * 8192
+
+
 def test_trailers_without_end_are_refused(server: Serving):
     head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
     assert refused(server, head + b"X: y\r\n" * 20_000) == MALFORMED

@@ -53,6 +53,38 @@ def test_a_client_that_reads_nothing_costs_little_memory(server: Serving, query:
 
 
 @pytest.mark.edge(10)
+def test_a_client_that_reads_nothing_and_sends_on_and_on_costs_little_memory(server: Serving):
+    """What it sends ahead of its turn is left to the kernel, and served when its turn comes."""
+    before = server.seen()
+    with server.connect(receive_buffer=4096) as wire:
+        wire.send(get("/flood?50x1000000"))
+        assert wire.head()[0] == 200
+        asked = wire.pour(get("/") * 1000, seconds=1)
+        assert asked > 100_000
+        assert server.seen()["rss_kb"] - before["rss_kb"] < 20_000
+        while wire.chunk():
+            continue
+        assert wire.answer().status == 200
+        assert server.seen()["in_flight"] == 2, "the next in turn waits for its reader"
+        reset(wire.socket)
+    server.until_seen(ended=before["ended"] + 1)
+
+
+@pytest.mark.edge(10)
+@pytest.mark.parametrize("request_", [get("/"), b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"])
+def test_requests_that_come_faster_than_they_are_answered_wait_with_the_kernel(server: Serving, request_: bytes):
+    before = server.seen()
+    wires = [server.connect() for _ in range(10)]
+    for wire in wires:
+        wire.pour(request_ * 1000, seconds=0.1)
+    assert server.seen()["rss_kb"] - before["rss_kb"] < 15_000
+    assert [wire.answer().status for wire in wires for _ in range(100)] == [200] * 1000
+    for wire in wires:
+        reset(wire.socket)
+    until(lambda: server.seen()["connections"] == 1, "their places are free")
+
+
+@pytest.mark.edge(10)
 def test_one_big_answer_waits_for_its_reader_too(server: Serving):
     before = server.seen()
     with server.connect(receive_buffer=4096) as wire:
@@ -61,7 +93,7 @@ def test_one_big_answer_waits_for_its_reader_too(server: Serving):
         for _ in range(20):
             during = server.seen()
         assert (during["ended"], during["in_flight"]) == (before["ended"], 2)
-        received = b""
+        received = bytearray()
         while part := wire.chunk():
             assert len(part) <= 64 * 1024
             received += part

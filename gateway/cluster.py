@@ -81,7 +81,9 @@ class Cluster:
         monotonic: Callable[[], float],
         *,
         lease_s: int = LEASE_S,
+        of_workers: int = 1,
     ) -> None:
+        """`of_workers`: how many this machine is to have."""
         self._lease_s = lease_s
         self.tally = Tally(store, monotonic)
         self._store = store
@@ -91,6 +93,7 @@ class Cluster:
         self.news = News(store, neighbours.own)
         self.links, self.tasks = Shelf(store, "links"), Shelf(store, "tasks")
         self._host = socket.gethostname()
+        self._of_workers = of_workers
         self._take, self._renew, self._free, self._tell = map(store.script, (_TAKE, _RENEW, _FREE, _TELL))
         self._say = store.script(said.SAY)
         self._numbers = itertools.count()
@@ -168,7 +171,7 @@ class Cluster:
         workers, machines = self._neighbours.count()
         word = "down" if self._store.is_away else "ok"
         counted = {"errors": self._store.errors, "workers": workers, "nodes": machines}
-        return {"redis": word, **counted, "address": self._address, "host": self._host}
+        return {"redis": word, **counted, "of_workers": self._of_workers, "address": self._address, "host": self._host}
 
     async def _left_word(self, text: str) -> None:
         await self._store.ask(self._say, said.names(self._store.prefix), [self._neighbours.own, text, said.KEPT_S])

@@ -34,7 +34,8 @@ def _cluster(neighbours: Neighbours) -> Any:
     from gateway.store import Store
 
     here = settings.MCP_NODE_URL or address(settings.HOST, settings.PORT, settings.REDIS_URL)
-    return Cluster(Store(settings.REDIS_URL, settings.SECRET_KEY.encode()), neighbours, here, SystemClock().monotonic)
+    store = Store(settings.REDIS_URL, settings.SECRET_KEY.encode())
+    return Cluster(store, neighbours, here, SystemClock().monotonic, of_workers=settings.MCP_WORKERS)
 
 
 runtime = Runtime(

@@ -51,9 +51,9 @@ def elsewhere(said: Sequence[tuple[str, float, Mapping[str, Any]]], own: str | N
 
 
 def _node(name: str, spoken: Sequence[tuple[float, Mapping[str, Any]]]) -> Node:
-    """Of a machine that is there, who says nothing has been replaced, or hangs: the others know how many there should be."""
+    """Of a machine that is there, who says nothing has been replaced, or hangs: the others say how many there should be."""
     fresh = [document for age_s, document in spoken if age_s <= UNREACHABLE_AFTER_S]
-    expected = max((int((one.get("cluster") or {}).get("workers") or 0) for one in fresh), default=0)
+    expected = max((int((one.get("cluster") or {}).get("of_workers") or 0) for one in fresh), default=0)
     workers = fresh or [document for _, document in spoken]
     return Node(name, spoken[0][0], workers, silent=max(0, expected - len(fresh)) if fresh else 0)
 
@@ -79,7 +79,10 @@ def warnings(nodes: Sequence[Node]) -> list[health.Warning]:
         if not node.is_reachable
     ]
     return found + [
-        health.Warning("silent_worker", f"{node.silent} workers of the machine {_called(node)} do not answer")
+        health.Warning(
+            "silent_worker",
+            f"{node.silent} of {node.silent + len(node.workers)} workers of the machine {_called(node)} say nothing",
+        )
         for node in nodes
         if node.silent and not node.is_local
     ]

@@ -16,7 +16,7 @@ def worker(address: str = "http://10.0.0.1:3000", workers: int = 1, **said: Any)
         "errors": {"rate": 0.5},
         "latency": {"p50": 1.0, "p95": 2.0, "p99": 3.0},
         "process": {"rss_mb": 80.0},
-        "cluster": {"address": address, "host": "one", "workers": workers, "redis": "ok"},
+        "cluster": {"address": address, "host": "one", "of_workers": workers, "redis": "ok"},
         **said,
     }
 

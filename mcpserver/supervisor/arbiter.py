@@ -17,14 +17,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mcpserver.lib.errors import Exit, GatewayError
+from mcpserver.lib.errors import Exit
 from mcpserver.lib.processes import how_it_ended
-from mcpserver.supervisor import door, notify, orphans, plan
+from mcpserver.supervisor import door, notify, orphans, plan, signals
 from mcpserver.supervisor.children import Child, spawn
 from mcpserver.supervisor.door import Door, Reply
 from mcpserver.supervisor.ledger import Ledger
@@ -33,6 +32,7 @@ from mcpserver.supervisor.orphans import Orphans
 from mcpserver.supervisor.plan import Phase, Spec, State
 from mcpserver.supervisor.posts import Post
 from mcpserver.supervisor.rolling import Rolling
+from mcpserver.supervisor.stopping import Stopping
 from mcpserver.supervisor.vigil import Patience
 from mcpserver.supervisor.watch import Watch
 
@@ -43,16 +43,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 RECORD_EVERY_S = 5.0
 # A child that said why it cannot start is given this long to leave.
 LAST_WORDS_S = 5.0
-
-
-@dataclass
-class Stopping:
-    began_at: float
-    error: dict[str, Any] | None = None
-    exit_code: int = 0
-    replies: list[Reply] = field(default_factory=list)
-    drained: list[str] = field(default_factory=list)
-    killed: list[str] = field(default_factory=list)
 
 
 class Arbiter:
@@ -96,7 +86,7 @@ class Arbiter:
         """Until stopped; the exit code, or GatewayError with a child's own reason when it could not start."""
         orphans.become_subreaper()
         try:
-            with self._signals(), self._control():
+            with signals.read(self._selector, SIGNALS, self._on_signal), self._control():
                 for post in self._posts:
                     self.fill(post)
                 while not self._is_over():
@@ -106,7 +96,8 @@ class Arbiter:
         finally:
             for child in self._children.values():  # Only a bug leaves any: nobody would look after them.
                 child.kill()
-        return self._outcome()
+        assert self._stopping is not None
+        return self._stopping.outcome()
 
     @property
     def phase(self) -> Phase:
@@ -116,20 +107,6 @@ class Arbiter:
 
     def _is_over(self) -> bool:
         return self._stopping is not None and not self._children and not self._orphans.still_ending()
-
-    def _outcome(self) -> int:
-        assert self._stopping is not None
-        error = self._stopping.error
-        if error is None:
-            return self._stopping.exit_code or (Exit.FAILED if self._stopping.killed else Exit.DONE)
-        known = {int(code) for code in Exit}
-        exit_code = Exit(self._stopping.exit_code) if self._stopping.exit_code in known else Exit.FAILED
-        more = {
-            name: value for name, value in error.items() if name not in {"ok", "error", "message", "hint", "schema"}
-        }
-        raise GatewayError(
-            error["error"], error["message"], hint=error.get("hint", ""), exit_code=exit_code or Exit.FAILED, **more
-        )
 
     def _tick(self) -> None:
         now = self._monotonic()
@@ -240,7 +217,7 @@ class Arbiter:
         if stacks := child.last_stacks():
             logger.error("%s (pid %d) was here:\n%s", child.spec.name, child.pid, stacks)
         if self._stopping:
-            (self._stopping.killed if child.was_killed else self._stopping.drained).append(child.spec.name)
+            self._stopping.left(child)
         elif not self._is_announced:
             error, exit_code = plan.boot_error(child.spec.name, status, child.error)
             self._stop(error=error, exit_code=exit_code)
@@ -347,11 +324,6 @@ class Arbiter:
         if reply:
             self._stopping.replies.append(reply)
 
-    def _stopped_document(self) -> dict[str, Any]:
-        assert self._stopping is not None
-        took_s = round(self._monotonic() - self._stopping.began_at, 3)
-        return {"ok": True, "drained": self._stopping.drained, "killed": self._stopping.killed, "took_s": took_s}
-
     # Signals and requests.
 
     def _on_signal(self, number: int) -> None:
@@ -416,30 +388,6 @@ class Arbiter:
     # Opening and closing.
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Signals become readable bytes: the loop handles them between two events, never inside one."""
-        reader, writer = socket.socketpair()
-        reader.setblocking(False)
-        writer.setblocking(False)
-        previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        previous = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-        self._selector.register(reader, selectors.EVENT_READ, lambda: self._read_signals(reader))
-        try:
-            yield
-        finally:
-            self._selector.unregister(reader)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(previous_fd)
-            reader.close()
-            writer.close()
-
-    def _read_signals(self, reader: socket.socket) -> None:
-        for number in reader.recv(4096):
-            if number in SIGNALS:
-                self._on_signal(number)
-
-    @contextmanager
     def _control(self) -> Iterator[None]:
         entrance = Door(self._run_dir / door.NAME, self._selector, self._on_request)
         try:
@@ -447,7 +395,7 @@ class Arbiter:
         finally:
             if self._stopping:
                 for reply in self._stopping.replies:
-                    reply(self._stopped_document())
+                    reply(self._stopping.document(self._monotonic()))
             entrance.close()
 
 

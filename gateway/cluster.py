@@ -53,12 +53,14 @@ for i = 1, #KEYS do
 end
 """
 _FREE = "for _, name in ipairs(KEYS) do redis.call('ZREM', name, ARGV[1]) end"
-# KEYS: when each worker is to be forgotten, its address. ARGV: this worker, its address, seconds.
+# KEYS: when each worker is to be forgotten, its address. ARGV: this worker, its address, seconds. Says whether this worker was
+# known, then all addresses.
 _TELL = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do redis.call('HDEL', KEYS[2], gone) end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local known = redis.call('HEXISTS', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' then
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
@@ -66,7 +68,7 @@ else
   redis.call('ZREM', KEYS[1], ARGV[1])
   redis.call('HDEL', KEYS[2], ARGV[1])
 end
-return redis.call('HGETALL', KEYS[2])
+return {known, redis.call('HGETALL', KEYS[2])}
 """
 
 
@@ -130,17 +132,19 @@ class Cluster:
     async def tick(self) -> None:
         """To be called every few seconds: say that we live, hear who else does, keep what we hold."""
         was_away = self._store.is_away
-        words = [self._neighbours.own, self._address, ALIVE_S]
+        url = "" if self._neighbours.is_leaving else self._address
+        words = [self._neighbours.own, url, ALIVE_S]
         told = await self._store.ask(self._tell, self._registry(), words, anyway=True)
         if told is None:
             self._neighbours.is_blind = True
             return
-        self._neighbours.heard(dict(zip(told[::2], told[1::2], strict=True)))
+        is_known, urls = told
+        self._neighbours.heard(dict(zip(urls[::2], urls[1::2], strict=True)))
         unfreed, self._unfreed = self._unfreed, []
         for key_id, name in unfreed:
             await self._given_back(key_id, name)
         now = asyncio.get_running_loop().time()
-        if self._held and (was_away or now >= self._renew_at):
+        if self._held and (was_away or not is_known or now >= self._renew_at):  # unknown: Redis has lost its memory
             self._renew_at = now + RENEW_S
             pairs = [(key_id, name) for key_id, names in self._held.items() for name in names]
             keys = [one for key_id, _ in pairs for one in self._names(key_id)]

@@ -33,7 +33,7 @@ EDGE_CASES = (
     EdgeCase(16, "Invalid answers"),
     EdgeCase(17, "Graceful shutdown"),
     EdgeCase(18, "Health checks"),
-    EdgeCase(19, "Dependencies at start and later", pending=True),
+    EdgeCase(19, "Dependencies at start and later"),
     EdgeCase(20, "Backup corruption"),
     EdgeCase(21, "Concurrent edits of the configuration"),
     EdgeCase(22, "Clock skew"),

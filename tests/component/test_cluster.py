@@ -111,6 +111,31 @@ async def test_streams_that_are_held_are_kept_and_closed_ones_are_free_at_once(w
     assert await other.opens(per_key=1)
 
 
+async def test_streams_are_counted_again_when_redis_has_lost_its_memory_and_nobody_noticed(
+    worker: Make, redis: servers.Redis
+) -> None:
+    holder, other = worker(), worker()
+    await holder.cluster.tick()
+    assert await holder.opens(per_key=1)
+    await holder.cluster.tick()
+    async with Redis.from_url(redis.url) as client:
+        await client.flushall()
+    await holder.cluster.tick()
+    assert not await other.opens(per_key=1)
+
+
+async def test_one_that_leaves_does_not_come_back_before_it_is_gone(worker: Make) -> None:
+    leaving, other = worker(), worker()
+    for one in (leaving, other):
+        await one.cluster.tick()
+    assert other.cluster.facts()["nodes"] == 2
+    leaving.neighbours.leave()
+    await leaving.cluster.leave()
+    await leaving.cluster.tick()
+    await other.cluster.tick()
+    assert other.cluster.facts()["nodes"] == 1
+
+
 async def test_a_stream_that_was_opened_by_nobody_any_more_is_not_held(worker: Make) -> None:
     one, other = worker(), worker()
     opening = asyncio.create_task(one.opens(per_key=1))

@@ -95,7 +95,7 @@ def listening(client: Client) -> Callable[[], str | None]:
 
     def again() -> str | None:
         with opened.stream() as stream:
-            return call() if stream.status == 200 else f"stream {stream.status}"
+            return call() if stream.status == 200 else f"stream {stream.status} {stream.response.read()!r}"
 
     return again
 
@@ -109,6 +109,7 @@ def test_a_killed_worker_fails_its_own_calls_alone(node: Node, client: Client) -
         calls.goes_on(60)
         until(lambda: children(node)["gateway-0"].get("pid") not in (None, victim), within_s=20)
         calls.goes_on()
+    until(lambda: [node.status(number)["in_flight"] for number in (0, 1)] == [0, 0], "nobody holds a slot")
     assert len(calls.failures) <= 3, calls.failures
     assert calls.slowest_s < 10
 

@@ -47,7 +47,15 @@ def gather(run: Path, *, local: bool = False) -> status.Gathered:
     word, spoken = redis.answer(("down", ()))
     others = [] if local else nodes.elsewhere(spoken, node.known(run), node.CHARS)
     live = nodes.across(here, others)
-    own = nodes.Node(node.known(run) or "local", 0.0, heard.answers, len(heard.silent), is_local=True)
+    supervised = supervisor.answer(None)
+    own = nodes.Node(
+        node.known(run) or "local",
+        0.0,
+        heard.answers,
+        len(heard.silent),
+        is_local=True,
+        is_supervised=supervised is not None,
+    )
     return status.Gathered(
         facts=facts.assemble(live, _with_redis(known, word), _process(heard.answers)),
         workers=heard.answers,
@@ -55,7 +63,7 @@ def gather(run: Path, *, local: bool = False) -> status.Gathered:
         live=live,
         nodes=nodes.documents([own, *others], settings.LIMITS),
         elsewhere=nodes.warnings(others),
-        supervisor=supervisor.answer(None),
+        supervisor=supervised,
         remotes=known.remotes,
         beat_age_s=known.beat_age_s,
     )

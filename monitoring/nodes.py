@@ -29,6 +29,7 @@ class Node:
     workers: Sequence[Mapping[str, Any]]
     silent: int = 0
     is_local: bool = False
+    is_supervised: bool = False
 
     @property
     def is_reachable(self) -> bool:
@@ -123,7 +124,7 @@ def _word(node: Node, said: Document, limits: Limits) -> str:
     if not node.is_reachable:
         return "unreachable"
     if not node.workers:
-        return "unhealthy" if node.silent else "stopped"
+        return "unhealthy" if node.silent or node.is_supervised else "stopped"
     pending = tuple((said.get("config") or {}).get("pending_error") or ())
     return health.judge(
         health.Facts(

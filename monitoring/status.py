@@ -108,10 +108,10 @@ def document(gathered: Gathered) -> Document:
 
 
 def word(gathered: Gathered) -> str:
-    """The gateway's word, or `stopped` when nothing is there to have one."""
+    """The gateway's word, or `stopped` when nothing is there to have one. A supervisor alone is about to start its workers."""
     if gathered.workers:
         return health.judge(gathered.facts)
-    return "unhealthy" if gathered.silent else "stopped"
+    return "unhealthy" if gathered.silent or gathered.supervisor is not None else "stopped"
 
 
 def described(live: Mapping[str, Mapping[str, Any]], stored: Mapping[str, Mapping[str, Any]]) -> Document:
@@ -254,7 +254,7 @@ def _config(config: health.Config, live: Mapping[str, Any]) -> Document:
 
 def _warnings(gathered: Gathered, live: Mapping[str, Any]) -> list[health.Warning]:
     crashed = _crashed(gathered.supervisor or {})
-    if not gathered.workers and not gathered.silent:
+    if not gathered.workers and not gathered.silent and gathered.supervisor is None:
         stopped = [one for one in health.warnings(gathered.facts) if one.code != "starting"]
         return [*crashed, *gathered.elsewhere, *stopped]
     silent = [health.Warning("silent_worker", f"{name} does not answer") for name in gathered.silent]
@@ -263,11 +263,16 @@ def _warnings(gathered: Gathered, live: Mapping[str, Any]) -> list[health.Warnin
 
 
 def _crashed(supervisor: Mapping[str, Any]) -> list[health.Warning]:
-    """Processes that are missing at present because they ended by themselves."""
+    """Processes that are missing at present because they ended by themselves, or hang and are about to be ended."""
+    children = (supervisor.get("children") or {}).items()
     return [
         health.Warning("crashed", f"{name} ended with {one['last_exit']} and is started again")
-        for name, one in (supervisor.get("children") or {}).items()
+        for name, one in children
         if one.get("state") in {"waiting", "starting"} and one.get("last_exit")
+    ] + [
+        health.Warning("stalled_worker", f"{name} hangs and is replaced; logs/error.log says where")
+        for name, one in children
+        if one.get("stalled")
     ]
 
 

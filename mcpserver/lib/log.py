@@ -39,6 +39,7 @@ ACCESS = "mcp.access"
 QUEUE_MAX_LINES = 10_000
 # Lines are written in batches, which cost one lock and one write each; this is how late a line may be.
 LINGER_S = 0.1
+RETRY_S = 2.0
 BATCH_MAX_BYTES = 64 * 1024
 # One line never fills a file: messages quote remotes, tracebacks have no end.
 TEXT_MAX_CHARS = 8 * 1024
@@ -250,7 +251,8 @@ class _Writer:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            self._wake.wait()
+            # What could not be written is tried again although nobody has anything to say: it is known whether that lasts.
+            self._wake.wait(RETRY_S if any(place.failure for place in self._places) else None)
             self._ended.wait(LINGER_S)
             self._wake.clear()
             self._write_waiting()
@@ -266,7 +268,8 @@ class _Writer:
         # The first place gets every line: what it loses is what is lost (the notice is made again).
         self._unwritten += min(len(lines), self._write(self._places[0], notice + lines))
         for place in self._places[1:]:
-            self._write(place, lines)
+            said = [(place.level, self._loss(lost))] if place.failure else []
+            self._write(place, said + lines)
         if not self._places[0].failure:
             self._reported = lost
 

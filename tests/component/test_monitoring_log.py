@@ -101,6 +101,23 @@ print(full.dropped, full.stopped, after.dropped, after.stopped)
     ]
 
 
+@pytest.mark.edge(12)
+def test_that_writing_resumed_is_known_although_nobody_has_anything_to_say(tmp_path: Path) -> None:
+    script = """
+log.RETRY_S = 0.05
+log.start("gateway", folder, max_bytes=1_000_000, files=5)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+logging.getLogger("a").error("lost")
+while not log.state().stopped: time.sleep(0.01)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+while log.state().stopped: time.sleep(0.01)
+log.stop()
+"""
+    _, err = run(script, tmp_path).communicate(timeout=60)
+    assert "Traceback" not in err
+    assert [line.get("dropped") for line in written(tmp_path)] == [1]
+
+
 def test_a_folder_that_cannot_be_made_stops_no_process(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     script = """

@@ -143,6 +143,22 @@ def test_a_worker_that_is_there_and_says_nothing_is_unhealthy_and_named() -> Non
     assert document["warnings"][0] == {"code": "silent_worker", "message": "gateway-0 does not answer"}
 
 
+def test_a_gateway_whose_workers_are_being_started_is_not_stopped() -> None:
+    children = {"gateway-0": {"state": "starting", "last_exit": "signal KILL"}}
+    gathered = Gathered(replace(FACTS, started=False), supervisor={"pid": 6, "children": children})
+    document = status.document(gathered)
+    assert document["server"]["status"] == "unhealthy"
+    assert {"code": "starting", "message": "the gateway is not ready yet"} in document["warnings"]
+    assert document["warnings"][0]["message"] == "gateway-0 ended with signal KILL and is started again"
+
+
+def test_a_worker_that_hangs_is_named_although_another_serves() -> None:
+    children = {"gateway-0": {"state": "ready"}, "gateway-1": {"state": "ready", "stalled": True}}
+    document = status.document(Gathered(FACTS, workers=[worker()], live=worker(), supervisor={"children": children}))
+    assert document["warnings"][0]["code"] == "stalled_worker"
+    assert document["warnings"][0]["message"].startswith("gateway-1 hangs")
+
+
 def test_a_pending_edit_is_shown_whole() -> None:
     problem = {"path": "mcpServers.x", "line": 3, "message": "no"}
     document = status.document(

@@ -165,7 +165,9 @@ def _database() -> Iterator[Check]:
         yield Check("database", "failed", f"it cannot be used: {words}", "check DATABASE_URL, the disk and the server")
         return
     if waiting:
-        yield Check("database", "failed", f"{len(waiting)} migrations are not applied", "manage.py migrate")
+        yield Check(
+            "database", "failed", f"{len(waiting)} migrations are not applied", ".venv/bin/python manage.py migrate"
+        )
     else:
         yield Check("database", "ok", f"{connection.vendor}, all migrations applied")
 

@@ -72,7 +72,7 @@ def unavailable(error: Exception) -> GatewayError:
     return GatewayError(
         "database",
         f"the database cannot be used: {words}",
-        hint="create its tables with: manage.py migrate"
+        hint="create its tables with: .venv/bin/python manage.py migrate"
         if missing_table
         else "check DATABASE_URL, the disk and the server",
     )

@@ -68,7 +68,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     ),
     "database": Explanation(
         "The database refuses or cannot be reached.",
-        "Check DATABASE_URL, the disk and the server; create missing tables with manage.py migrate.",
+        "Check DATABASE_URL, the disk and the server; create missing tables with .venv/bin/python manage.py migrate.",
     ),
     "database_busy": Explanation(
         "Too many database calls wait: the database hangs.",
@@ -216,7 +216,7 @@ EXPLAINED: Mapping[str, Explanation] = {
     ),
     "not_migrated": Explanation(
         "The database lacks tables or columns that this version has.",
-        "Run manage.py migrate, then start again.",
+        "Run .venv/bin/python manage.py migrate, then start again.",
     ),
     "not_running": Explanation(
         "No gateway answers on this machine.",

@@ -222,7 +222,7 @@ def test_without_tables_the_answer_names_the_command_that_makes_them(manage):
         "ok": False,
         "error": "database",
         "message": "the database cannot be used: no such table: keys_apikey",
-        "hint": "create its tables with: manage.py migrate",
+        "hint": "create its tables with: .venv/bin/python manage.py migrate",
     }
 
 

@@ -80,7 +80,11 @@ def test_detached_it_leaves_with_the_same_words_and_code(tmp_path):
 
 def test_on_a_database_that_was_not_migrated_it_does_not_start(tmp_path):
     exit_code, document = run(tmp_path, "start", "--port", "0")
-    assert (exit_code, document["error"], document["hint"]) == (1, "not_migrated", "run: manage.py migrate")
+    assert (exit_code, document["error"], document["hint"]) == (
+        1,
+        "not_migrated",
+        "run: .venv/bin/python manage.py migrate",
+    )
     assert document["message"].endswith("migrations, the first is contenttypes.0001_initial")
 
 

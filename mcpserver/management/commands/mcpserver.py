@@ -144,7 +144,7 @@ def _refuse_unmigrated() -> None:
         raise GatewayError(
             "not_migrated",
             f"the database has not seen {len(missing)} of this version's migrations, the first is {missing[0]}",
-            hint="run: manage.py migrate",
+            hint="run: .venv/bin/python manage.py migrate",
         )
 
 

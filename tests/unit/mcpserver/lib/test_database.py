@@ -84,7 +84,7 @@ async def test_a_database_that_is_away_is_told_in_one_way():
 async def test_missing_tables_are_told_with_the_command_that_makes_them():
     with pytest.raises(GatewayError) as refused:
         await in_database(raising(OperationalError("no such table: keys_apikey")))
-    assert refused.value.hint == "create its tables with: manage.py migrate"
+    assert refused.value.hint == "create its tables with: .venv/bin/python manage.py migrate"
 
 
 @pytest.mark.parametrize("error", [TimeoutError("of its own"), KeyError("x"), GatewayError("not_found", "x")])

@@ -13,6 +13,7 @@ from monitoring import calls, services
 from monitoring.backups import saving
 
 log = logging.getLogger("mcp.backups")
+calls_log = logging.getLogger("mcp.calls")
 
 
 class _Run:
@@ -62,7 +63,7 @@ def prune_calls() -> None:
     try:
         pruned = calls.prune(SystemClock().now(), rows=limits.calls_keep_rows, days=limits.calls_keep_days)
     except UNUSABLE as error:
-        log.warning("calls not pruned yet: %s", unavailable(error).message)
+        calls_log.warning("calls not pruned yet: %s", unavailable(error).message)
     else:
         if pruned:
-            log.info("%d calls pruned from their record", pruned)
+            calls_log.info("%d calls pruned from their record", pruned)

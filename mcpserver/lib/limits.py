@@ -56,6 +56,10 @@ class Limits:
         return 2 * self.max_tool_response_size
 
 
+# With fewer open files there are not even enough to start with, and none for clients.
+LEAST = {"max_open_files": 128}
+
+
 def variable(field: str) -> str:
     """The environment variable of a field of `Limits`."""
     return f"MCP_{field.upper()}"
@@ -74,6 +78,8 @@ def from_environment(environment: Mapping[str, str]) -> Limits:
             raise ValueError(f"{variable(field.name)}={raw!r} is not a number") from None
         if number <= 0:
             raise ValueError(f"{variable(field.name)}={raw!r} must be above zero")
+        if number < (least := LEAST.get(field.name, 0)):
+            raise ValueError(f"{variable(field.name)}={raw!r} must be {least} or more")
         values[field.name] = number
     return Limits(**values)  # type: ignore[arg-type]
 

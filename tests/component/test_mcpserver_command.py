@@ -44,6 +44,7 @@ def test_asking_a_gateway_that_does_not_run_is_exit_7(tmp_path, word):
         ("PORT", "http", "PORT=http is not a number"),
         ("MCP_WORKERS", "two", "MCP_WORKERS=two is not a number"),
         ("DATABASE_URL", "nonsense", "DATABASE_URL is not understood"),
+        ("MCP_MAX_OPEN_FILES", "20", "MCP_MAX_OPEN_FILES='20' must be 128 or more"),
     ],
 )
 def test_a_setting_that_cannot_be_read_is_a_document_that_names_it(tmp_path, variable, value, words):

@@ -102,6 +102,11 @@ class Neighbours:
             return self._here.get(instance)
         return self._elsewhere.get(instance) or self._machine(instance[: node.CHARS])
 
+    def is_unheard_of(self, instance: str) -> bool:
+        """Whether a name may be that of a machine which came a moment ago."""
+        is_name = len(instance) == node.CHARS + _NONCE_CHARS and not instance.startswith(self.node)
+        return is_name and instance not in self._dead and self.find(instance) is None
+
     def serves(self, instance: str) -> bool:
         """Whether a worker lives, and takes what is new. One of a machine that fell silent altogether is believed to."""
         if instance == self.own:

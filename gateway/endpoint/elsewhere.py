@@ -24,6 +24,7 @@ from mcpserver.protocol import codes, inbound, jsonrpc
 
 # Each time a home turns out to be gone the next one is found; workers do not die faster than that.
 _TRIES = 4
+_ASK_EVERY_S = 1.0
 
 
 class Elsewhere:
@@ -31,6 +32,8 @@ class Elsewhere:
         self._runtime = runtime
         self._relay = Relay(runtime.neighbours, lambda: runtime.limits)
         runtime.on_drain.append(self._relay.leave)
+        self._asking = asyncio.Lock()
+        self._ask_again_at = 0.0
 
     def is_here(self, message: jsonrpc.Message, headers: inbound.Headers) -> bool:
         """Whether nothing below has to be asked: a request whose session is at home here, as nearly all are."""
@@ -38,6 +41,8 @@ class Elsewhere:
 
     async def worker(self, instance: str, scope: Scope, body: bytes | None, receive: Receive, send: Send) -> bool:
         """Let the one worker serve that can do anything with a request; False: that is this one, or there is none any more."""
+        if instance and self._runtime.neighbours.is_unheard_of(instance):
+            await self._ask_around(instance)
         place = self._relay.place(scope, instance) if instance else None
         if place is not None:
             with contextlib.suppress(Unreachable):
@@ -119,6 +124,17 @@ class Elsewhere:
         if place is not None:
             await self._copied(place, scope, body)
         return not is_owner and await self.session(scope, headers, body, receive, send)
+
+    async def _ask_around(self, instance: str) -> None:
+        """A machine that has just come is known to Redis before it is to us; who makes names up has us ask once a second."""
+        cluster, neighbours = self._runtime.cluster, self._runtime.neighbours
+        if cluster is None:
+            return
+        async with self._asking:
+            now = self._runtime.clock.monotonic()
+            if neighbours.is_unheard_of(instance) and now >= self._ask_again_at:
+                self._ask_again_at = now + _ASK_EVERY_S
+                await cluster.tick()
 
     async def _copied(self, place: Place, scope: Scope, body: bytes | None) -> None:
         async def unread(_: object) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.component import asking
-from tests.component.real_gateway import WORKERS, Gateway, _tight_gateway, _whole_gateway, gateway, tight
+from tests.component.real_gateway import NODES, WORKERS, Gateway, _tight_gateway, _whole_gateway, gateway, tight
 
 SKIPPED = "with one worker only: {}"
 
@@ -19,6 +19,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (mark := item.get_closest_marker("one_worker")) is not None:
             item.add_marker(pytest.mark.skip(reason=SKIPPED.format(mark.args[0])))
+        elif NODES and (mark := item.get_closest_marker("one_program")) is not None and is_about_a_program(item):
+            item.add_marker(pytest.mark.skip(reason=f"on one machine only: {mark.args[0]}"))
+
+
+def is_about_a_program(item: pytest.Item) -> bool:
+    """Whether its remote is one that is started here."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("remote") in ("io", "io_new", "newpipe", "oldpipe")
 
 
 __all__ = ["_tight_gateway", "_whole_gateway", "gateway", "tight"]

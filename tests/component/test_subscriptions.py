@@ -149,6 +149,7 @@ class TestSession:
 
 class TestListener:
     @pytest.mark.parametrize("remote", REMOTES)
+    @pytest.mark.one_program("its program is another one there, and nothing changed in it")
     def test_hears_of_a_change_with_its_own_mark(self, changing: Gateway, remote: str) -> None:
         client, (own, exposed) = changing.client(), city(remote)
         with listen(client, exposed) as stream:
@@ -170,6 +171,7 @@ class TestListener:
         assert changing.client().modern("subscriptions/listen", params).error == (400, -32602, 1)
 
     @pytest.mark.parametrize("remote", ["new", "newpipe", "old", "oldpipe", "sse"])
+    @pytest.mark.one_program("its program is another one there, and nothing changed in it")
     def test_hears_of_a_list_that_changed_at_the_remote(self, changing: Gateway, remote: str) -> None:
         client, tool = changing.client(), f"grown{next(_cities)}"
         with listen(client, toolsListChanged=True) as stream:

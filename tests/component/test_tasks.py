@@ -68,6 +68,7 @@ def _as_task(remote: str) -> dict[str, Any]:
 
 
 @legacy_remote
+@pytest.mark.one_program("a task is in the memory of the program that began it")
 def test_a_key_lists_its_own_tasks_and_only_those(gw: Gateway, remote: str) -> None:
     client, other = OverHttp(gw.client()), OverHttp(gw.client("other"))
     mine, theirs = begun(client, remote, plan_of()), begun(other, remote, plan_of())
@@ -166,6 +167,7 @@ def named(id: str) -> dict[str, Any]:
 
 
 @modern_remote
+@pytest.mark.one_program("a task is in the memory of the program that began it")
 def test_the_extensions_tasks_are_relayed_with_their_questions(gw: Gateway, remote: str) -> None:
     client, plan = Modern(gw.client(), TAKES_TASKS), plan_of([form()])
     _, messages = client.ask("tools/call", params_for("tools/call", remote, plan, "as_task"))
@@ -188,6 +190,7 @@ def test_the_extensions_tasks_are_relayed_with_their_questions(gw: Gateway, remo
 
 
 @modern_remote
+@pytest.mark.one_program("a task is in the memory of the program that began it")
 def test_the_extensions_tasks_are_cancelled_at_their_remote(gw: Gateway, remote: str) -> None:
     client, plan = Modern(gw.client(), TAKES_TASKS), plan_of(hang=True)
     _, messages = client.ask("tools/call", params_for("tools/call", remote, plan, "as_task"))

@@ -70,3 +70,15 @@ def test_while_nobody_says_who_lives_elsewhere_an_unknown_worker_there_may_live(
     assert [neighbours.cannot_tell(name) for name in (OTHER, gone_here)] == [True, False]
     neighbours.heard({})
     assert not neighbours.cannot_tell(OTHER), "who lives is known again, and it is not among them"
+
+
+def test_a_name_that_may_be_of_a_machine_that_just_came_is_asked_about(tmp_path: Path):
+    neighbours = Neighbours(tmp_path)
+    assert neighbours.is_unheard_of(OTHER)
+    assert not neighbours.is_unheard_of("made up")
+    assert not neighbours.is_unheard_of(neighbours.own)
+    assert not neighbours.is_unheard_of(f"{neighbours.node}another1"), "this machine knows who it has"
+    neighbours.heard({OTHER: THERE.url})
+    assert not neighbours.is_unheard_of(OTHER)
+    neighbours.forget(THERE)
+    assert not neighbours.is_unheard_of(OTHER), "it was found dead"

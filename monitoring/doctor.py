@@ -4,23 +4,24 @@ anything, and that only modes and missing folders.
 A check that fails in a way nobody thought of is a finding too: a doctor must not die of its patient.
 """
 
-import io
-import json
+import contextlib
+import difflib
 import os
 import platform
+import re
 import socket
 import stat
-import tarfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 import mcpserver
@@ -28,13 +29,19 @@ from gateway import tracing
 from mcpserver.lib import redact
 from mcpserver.lib.database import UNUSABLE
 from mcpserver.lib.errors import GatewayError
-from monitoring import asked, logs, resources, status
+from mcpserver.lib.limits import Limits, variable
+from mcpserver.lib.sockets import is_loopback, listener_at, listening_socket
+from mcpserver.supervisor import pidfile
+from monitoring import asked, resources, status
 from remotes.config import load
+from remotes.tokens.vault import Vault
 
-BUNDLE_LOG_LINES = 2000
 PROBE_S = 6.0
 CONNECT_S = 2.0
 _PRIVATE = 0o077
+_PINNED = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)(?:\[[^]]*\])?==([^ ;]+)")
+# Read by launchers, by commands, or between our own processes.
+_ELSEWHERE = {"MCP_OUTPUT", "MCP_PYTHON", "MCP_DOCTOR_KEY", "MCP_CELERY_WORKER"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class Check:
 def examine(*, url: str = "") -> list[Check]:
     """Everything, in the order in which one would look. `url`: how clients reach the gateway, through their proxy."""
     looks: list[Callable[[], Iterator[Check]]] = [
-        _versions, _environment, _folders, _modes, _disk, _clock, _database, _configuration, _gateway,
+        _versions, _environment, _variables, _address, _folders, _modes, _disk, _clock, _database, _configuration, _gateway,
         _traces,
     ]  # fmt: skip
     found = [check for look in looks for check in _safely(look)]
@@ -69,26 +76,6 @@ def mend() -> list[str]:
     return done
 
 
-def bundle(path: Path, checks: list[Check]) -> list[str]:
-    """A redacted archive for bug reports: what was found, the status, names of settings, the end of the log."""
-    gathered = asked.gather(Path(settings.MCP_RUN_DIR))
-    parts: dict[str, Any] = {
-        "checks.json": [asdict(check) for check in checks],
-        "status.json": status.document(gathered),
-        "settings.json": {name: bool(os.environ.get(name)) for name in sorted(os.environ) if _is_ours(name)},
-        "config.json": _configuration_redacted(),
-        "log.json": logs.last(Path(settings.MCP_LOG_DIR), lambda line: True, BUNDLE_LOG_LINES),
-    }
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
-        for name, value in parts.items():
-            content = _without_secrets(json.dumps(redact.document(value), indent=1, default=str)).encode()
-            entry = tarfile.TarInfo(f"mcp-doctor/{name}")
-            entry.size, entry.mtime, entry.mode = len(content), int(time.time()), 0o600
-            archive.addfile(entry, io.BytesIO(content))
-    return list(parts)
-
-
 # Looking.
 
 
@@ -97,14 +84,38 @@ def _safely(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     try:
         yield from look()
     except Exception as error:  # noqa: BLE001  Whatever it is, it is worth telling and stops nothing else.
-        yield Check(name, "failed", f"this could not be looked at: {type(error).__name__}: {redact.text(str(error))}")
+        words = f"this could not be looked at: {type(error).__name__}: {redact.text(str(error))}"
+        yield Check(
+            name, "failed", words, "look into logs/error.log; if it is no use: mcp doctor --bundle FILE, and report it"
+        )
 
 
 def _versions() -> Iterator[Check]:
     words = (
         f"gateway {mcpserver.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
-    yield Check("versions", "ok", words)
+    others = _not_as_locked(Path(settings.BASE_DIR) / "requirements.txt")
+    if others:
+        named = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
+        yield Check("versions", "warning", f"{words}; not what is locked: {named}", "./start installs what is locked")
+    else:
+        yield Check("versions", "ok", words)
+
+
+def _not_as_locked(lock: Path) -> list[str]:
+    """Packages of which another version is installed than each that is locked; of an image there is no lock to compare with."""
+    if not lock.exists():
+        return []
+    locked: dict[str, set[str]] = {}
+    for name, version in _PINNED.findall(lock.read_text()):
+        locked.setdefault(name, set()).add(version)
+    found = []
+    for name, versions in locked.items():
+        with contextlib.suppress(metadata.PackageNotFoundError):  # of another system, or imported where it is missed
+            installed = metadata.version(name)
+            if installed not in versions:
+                found.append(f"{name} {installed}")
+    return found
 
 
 def _environment() -> Iterator[Check]:
@@ -114,9 +125,60 @@ def _environment() -> Iterator[Check]:
     else:
         yield Check("secret_key", "ok", "SECRET_KEY is long enough")
     if not settings.MCP_ENCRYPTION_KEYS:
-        yield Check("encryption", "warning", "no key to encrypt tokens for remotes with", "set MCP_ENCRYPTION_KEYS")
+        fix = "set MCP_ENCRYPTION_KEYS: ./start makes one in .env"
+        yield Check("encryption", "warning", "no key to encrypt tokens for remotes with", fix)
+    elif (wrong := _unusable(settings.MCP_ENCRYPTION_KEYS)) is not None:
+        yield Check("encryption", "failed", wrong.message, wrong.hint)
     if settings.DEBUG:
         yield Check("debug", "warning", "DEBUG is on", "unset DEBUG")
+
+
+def _unusable(keys: list[str]) -> GatewayError | None:
+    try:
+        Vault(keys).check()
+    except GatewayError as error:
+        return error
+    return None
+
+
+def _variables() -> Iterator[Check]:
+    """A variable that is misspelt does nothing, silently."""
+    known = {name for name in dir(settings) if name.startswith("MCP_")} | {variable(one.name) for one in fields(Limits)}
+    unknown = sorted(name for name in os.environ if name.startswith("MCP_") and name not in known | _ELSEWHERE)
+    for name in unknown:
+        meant = difflib.get_close_matches(name, known, 1)
+        yield Check(
+            "variables",
+            "warning",
+            f"{name} is set, and nothing reads it",
+            f"did you mean {meant[0]}?" if meant else "unset it",
+        )
+    if not unknown:
+        yield Check("variables", "ok", "every variable that begins with MCP_ is known")
+    if settings.MCP_WORKERS > 1 and not settings.REDIS_URL:
+        yield Check(
+            "variables", "failed", f"MCP_WORKERS={settings.MCP_WORKERS} needs Redis", "set REDIS_URL, or MCP_WORKERS=1"
+        )
+
+
+def _address() -> Iterator[Check]:
+    """Where it listens: may it, and would anybody else be there?"""
+    where = f"{settings.HOST}:{settings.PORT}"
+    if pidfile.owner(Path(settings.MCP_RUN_DIR)) is not None:
+        yield Check("address", "ok", f"the gateway has {where}")
+    else:
+        try:
+            listening_socket(settings.HOST, settings.PORT).close()
+        except GatewayError as error:
+            who = listener_at(settings.PORT)
+            by = f" by pid {who}" if error.code == "port_taken" and who else ""
+            yield Check("address", "failed", f"{error.message}{by}", error.hint)
+        else:
+            yield Check("address", "ok", f"{where} is free")
+    names = {"localhost", "127.0.0.1", "[::1]"}
+    if not is_loopback(settings.HOST) and set(settings.ALLOWED_HOSTS) <= names:
+        fix = "set ALLOWED_HOSTS to the name that clients use"
+        yield Check("address", "warning", f"{settings.HOST} is open to others, who would all get 421", fix)
 
 
 def _folders() -> Iterator[Check]:
@@ -160,7 +222,7 @@ def _database() -> Iterator[Check]:
     try:
         executor = MigrationExecutor(connection)
         waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    except UNUSABLE as error:
+    except (*UNUSABLE, DatabaseError) as error:
         words = redact.text(" ".join(str(error).split()))
         yield Check("database", "failed", f"it cannot be used: {words}", "check DATABASE_URL, the disk and the server")
         return
@@ -282,51 +344,3 @@ def _own_folders() -> list[Path]:
 
 def _secrets() -> list[Path]:
     return [settings.BASE_DIR / ".env", Path(settings.MCP_DATA_DIR) / "gateway.sqlite3", Path(settings.MCP_RUN_DIR)]
-
-
-# Redacting.
-
-
-def _is_ours(name: str) -> bool:
-    return name.startswith("MCP_") or name in {
-        "HOST",
-        "PORT",
-        "DATABASE_URL",
-        "REDIS_URL",
-        "SECRET_KEY",
-        "DEBUG",
-        "LOG_LEVEL",
-        "ALLOWED_HOSTS",
-    }
-
-
-def _configuration_redacted() -> Any:
-    """What was written, unexpanded: `${VAR}` stays; values of env, headers and args, where people paste secrets, do not."""
-    path = Path(settings.MCP_CONFIG)
-    try:
-        value = load.read(path.read_text(encoding="utf-8"), {}, path.parent).value
-    except (OSError, UnicodeDecodeError):
-        return None
-    return _hidden(value)
-
-
-def _hidden(value: Any, name: str = "") -> Any:
-    if isinstance(value, dict):
-        return {
-            key: redact.MASK if name in ("env", "headers", "auth") else _hidden(one, str(key))
-            for key, one in value.items()
-        }
-    if isinstance(value, list):
-        return [redact.MASK] * len(value) if name == "args" else [_hidden(one) for one in value]
-    return value
-
-
-def _without_secrets(text: str) -> str:
-    """The values of this process's own secrets, wherever they stand."""
-    known = [settings.SECRET_KEY, *settings.MCP_ENCRYPTION_KEYS, os.environ.get("MCP_DOCTOR_KEY", "")]
-    known += [value for name, value in os.environ.items() if redact.suspicious(name) and len(value) >= 8]
-    known += [settings.DATABASES["default"].get("PASSWORD") or ""]
-    for secret in known:
-        if len(secret) >= 6:
-            text = text.replace(json.dumps(secret)[1:-1], redact.MASK)
-    return text

@@ -19,6 +19,7 @@ from mcpserver.launch import development, dotenv, selfcheck, snippets
 from mcpserver.launch.gateway import Gateway
 from mcpserver.launch.installation import TRACES_LOCK, Installation
 from mcpserver.lib.errors import Exit, GatewayError
+from mcpserver.lib.sockets import listener_at
 from mcpserver.supervisor import pidfile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,30 +141,6 @@ def port_taken(port: int) -> GatewayError:
     pid = listener_at(port)
     who = f" by pid {pid}" if pid else ""
     return GatewayError("port_taken", f"port {port} is taken{who}", hint=f"./start --port {port + 1}")
-
-
-def listener_at(port: int) -> int | None:
-    """Who listens there, from /proc: psutil is not installed yet. None when this user may not know."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in _lines(Path(table))[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{fields[9]}]")
-    for process in Path("/proc").glob("[0-9]*") if inodes else ():
-        try:
-            if any(os.readlink(link) in inodes for link in (process / "fd").iterdir()):
-                return int(process.name)
-        except OSError:
-            continue
-    return None
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:  # Not Linux, or no IPv6.
-        return []
 
 
 def _show(words: str) -> None:

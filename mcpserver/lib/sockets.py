@@ -2,7 +2,10 @@
 such that a client which vanished without a word is noticed."""
 
 import errno
+import os
 import socket
+from ipaddress import ip_address
+from pathlib import Path
 
 from mcpserver.lib.errors import GatewayError
 
@@ -82,3 +85,35 @@ def _refusal(error: OSError, host: str, port: int) -> GatewayError:
             return GatewayError(
                 "bad_address", f"cannot listen at {where}: {error.strerror}", hint="check HOST and PORT"
             )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listener_at(port: int) -> int | None:
+    """Who listens there, from /proc: psutil is not installed yet. None when this user may not know."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in _lines(Path(table))[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9]}]")
+    for process in Path("/proc").glob("[0-9]*") if inodes else ():
+        try:
+            if any(os.readlink(link) in inodes for link in (process / "fd").iterdir()):
+                return int(process.name)
+        except OSError:
+            continue
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # Not Linux, or no IPv6.
+        return []

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import socket
 import sys
 import tarfile
@@ -15,6 +16,7 @@ import pytest
 from django.core.management import call_command
 
 from monitoring import doctor
+from tests import peers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -85,6 +87,46 @@ def test_each_fault_has_a_finding_that_says_what_to_do(home: Path) -> None:
     assert len(run("--fix")[1]["fixed"]) >= 2
     assert (home / "backup").is_dir()
     assert (home / "run").stat().st_mode & 0o077 == 0
+
+
+def test_a_variable_that_nothing_reads_is_found_with_the_one_that_was_meant(
+    home: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {check["status"] for check in of(run()[1], "variables")} == {"ok"}
+    monkeypatch.setenv("MCP_MAX_REQEST_SIZE", "5")
+    settings.MCP_WORKERS, settings.REDIS_URL = 2, ""
+    misspelt, workers = of(run()[1], "variables")
+    assert (misspelt["status"], misspelt["fix"]) == ("warning", "did you mean MCP_MAX_REQUEST_SIZE?")
+    assert (workers["status"], workers["fix"]) == ("failed", "set REDIS_URL, or MCP_WORKERS=1")
+
+
+def test_a_port_that_another_program_has_is_found_with_its_pid(home: Path, settings: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        settings.HOST, settings.PORT = "127.0.0.1", other.getsockname()[1]
+        (taken,) = of(run()[1], "address")
+        assert (taken["status"], f"pid {os.getpid()}" in taken["detail"]) == ("failed", True)
+    assert [check["status"] for check in of(run()[1], "address")] == ["ok"]
+    settings.HOST, settings.ALLOWED_HOSTS = "203.0.113.1", ["localhost", "127.0.0.1"]
+    foreign, closed = of(run()[1], "address")
+    assert (foreign["status"], foreign["fix"]) == ("failed", "check HOST and PORT")
+    assert "ALLOWED_HOSTS" in closed["fix"]
+
+
+def test_a_key_that_is_none_and_a_redis_that_is_not_there_are_found(home: Path, settings: Any) -> None:
+    settings.MCP_ENCRYPTION_KEYS = ["no-key"]
+    settings.REDIS_URL = f"redis://127.0.0.1:{peers.free_port()}/0"
+    document = run()[1]
+    assert of(document, "encryption")[0]["status"] == "failed"
+    assert of(document, "redis") == [
+        {"name": "redis", "status": "failed", "detail": "down", "fix": "check REDIS_URL and the server"}
+    ]
+
+
+def test_packages_that_are_not_those_of_the_lock_are_found(home: Path, settings: Any) -> None:
+    settings.BASE_DIR = home
+    (home / "requirements.txt").write_text("django==1.0 \\\n    --hash=sha256:00\nno-such-package==1 \\\n")
+    (found,) = of(run()[1], "versions")
+    assert (found["status"], "django 5." in found["detail"], "./start" in found["fix"]) == ("warning", True, True)
 
 
 class HoldsBack(http.server.BaseHTTPRequestHandler):

@@ -81,7 +81,7 @@ class Postgres(Server):
         return f"postgresql://gateway:secret@127.0.0.1:{self.port}/postgres"
 
     def is_ready(self) -> bool:
-        ready = _program("pg_isready")
+        ready = program("pg_isready")
         done = subprocess.run([ready, "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False)
         return done.returncode == 0
 
@@ -93,7 +93,7 @@ class Postgres(Server):
             one.send_signal(number)
 
     def query(self, statement: str) -> str:
-        psql = [_program("psql"), self.url, "-X", "-A", "-t", "-c", statement]
+        psql = [program("psql"), self.url, "-X", "-A", "-t", "-c", statement]
         return subprocess.run(psql, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
 
 
@@ -104,26 +104,26 @@ class Redis(Server):
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(*options: str) -> Iterator[Postgres]:
     with _folder() as (folder, user):
         data, port = folder / "data", peers.free_port()
         (folder / "password").write_text("secret")
         words = ["-A", "scram-sha-256", "--pwfile", str(folder / "password"), "-U", "gateway", "-N", "-E", "UTF8"]
         subprocess.run(
-            [_program("initdb"), "-D", str(data), *words],
+            [program("initdb"), "-D", str(data), *words],
             check=True, cwd=folder, user=user, stdout=subprocess.DEVNULL, timeout=60,
         )  # fmt: skip
-        argv = [_program("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
-        with _running(Postgres([*argv, "-c", "fsync=off"], folder, port, user=user, cwd=folder)) as server:
+        argv = [program("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
+        with _running(Postgres([*argv, "-c", "fsync=off", *options], folder, port, user=user, cwd=folder)) as server:
             yield server
 
 
 @contextlib.contextmanager
-def redis() -> Iterator[Redis]:
+def redis(*options: str) -> Iterator[Redis]:
     with _folder() as (folder, user):
         port = peers.free_port()
         argv = [
-            _program("redis-server"),
+            program("redis-server"),
             "--port",
             str(port),
             "--bind",
@@ -132,6 +132,7 @@ def redis() -> Iterator[Redis]:
             "",
             "--dir",
             str(folder),
+            *options,
         ]
         with _running(Redis(argv, folder, port, user=user, cwd=folder)) as server:
             yield server
@@ -148,7 +149,7 @@ def nginx(configuration: Callable[[Path, int], str]) -> Iterator[Server]:
         text = f"daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 2;"
         text += f"events {{ worker_connections 1024; }} http {{ access_log off; {temporary}\n"
         (folder / "nginx.conf").write_text(text + configuration(folder, port) + "\n}\n")
-        argv = [_program("nginx"), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+        argv = [program("nginx"), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
         with _running(Server(argv, folder, port, user=user, cwd=folder)) as server:
             yield server
 
@@ -176,7 +177,7 @@ def _folder() -> Iterator[tuple[Path, str | None]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """Where a program is; Debian keeps PostgreSQL's off the PATH. Without it the test is skipped, in CI it fails."""
     versions = sorted(Path(_DEBIAN).glob(f"*/bin/{name}")) if Path(_DEBIAN).is_dir() else []
     found = str(versions[-1]) if versions else shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")

@@ -16,7 +16,6 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +29,7 @@ from mcpserver.lib import ballast, control, log
 from mcpserver.lib.command import SCHEMA, Answer, JsonCommand, Result, Subcommand, usage_error
 from mcpserver.lib.database import UNUSABLE, unapplied, unavailable
 from mcpserver.lib.errors import Exit, GatewayError
-from mcpserver.lib.sockets import listening_socket
+from mcpserver.lib.sockets import is_loopback, listening_socket
 from mcpserver.supervisor import door, pidfile, plan
 from mcpserver.supervisor.address import url_of
 from mcpserver.supervisor.arbiter import Arbiter
@@ -128,7 +127,7 @@ class Command(JsonCommand):
 
 def _refuse_unguarded(host: str) -> None:
     """Beyond this machine only when somebody could authenticate: nothing is gained by a gateway that refuses everyone."""
-    if _is_loopback(host) or any_opens(datetime.now(UTC)):
+    if is_loopback(host) or any_opens(datetime.now(UTC)):
         return
     raise GatewayError(
         "no_key",
@@ -164,13 +163,6 @@ def _unapplied() -> list[str]:
         finally:
             connections.close_all()
         time.sleep(DATABASE_RETRY_S)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _supervise(specs: Sequence[Spec], sockets: Sequence[socket.socket], *, url: str) -> int:

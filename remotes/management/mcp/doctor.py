@@ -10,6 +10,7 @@ from mcpserver.lib.command import Answer, Subcommand, nearest, usage_error
 from mcpserver.lib.errors import Exit, GatewayError
 from mcpserver.lib.explanations import EXPLAINED
 from mcpserver.lib.refusals import REFUSALS
+from monitoring import bundle as bundles
 from monitoring import doctor
 
 
@@ -46,7 +47,7 @@ class Doctor(Subcommand):
 
 def _bundled(path: Path, checks: list[doctor.Check]) -> list[str]:
     try:
-        return doctor.bundle(path, checks)
+        return bundles.write(path, checks)
     except FileExistsError:
         hint = "name another file"
         raise GatewayError("exists", f"{path} is there already", hint=hint, exit_code=Exit.CONFLICT) from None

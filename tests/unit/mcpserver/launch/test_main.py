@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcpserver.launch import main
+from mcpserver.lib import sockets
 from mcpserver.lib.errors import GatewayError
 from mcpserver.supervisor import pidfile
 
@@ -42,7 +43,7 @@ def test_a_running_gateway_is_named_before_its_port_is_blamed(tmp_path):
 def test_nobody_is_found_where_nobody_listens():
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        assert main.listener_at(bound.getsockname()[1]) is None
+        assert sockets.listener_at(bound.getsockname()[1]) is None
 
 
 @pytest.mark.parametrize(

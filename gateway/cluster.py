@@ -33,7 +33,11 @@ _UNFREED_MAX = 1000
 _TAKE = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-for _, name in ipairs(KEYS) do redis.call('ZREMRANGEBYSCORE', name, '-inf', now) end
+for _, name in ipairs(KEYS) do
+  redis.call('ZREMRANGEBYSCORE', name, '-inf', now)
+  -- Longer than a lease can be: of before this clock was set back. Who holds it renews it soon.
+  redis.call('ZREMRANGEBYSCORE', name, now + ARGV[4] + 1, '+inf')
+end
 local mine, all = redis.call('ZCARD', KEYS[1]), redis.call('ZCARD', KEYS[2])
 if mine >= tonumber(ARGV[2]) then return {1, mine} end
 if all >= tonumber(ARGV[3]) then return {2, all} end
@@ -58,8 +62,17 @@ _FREE = "for _, name in ipairs(KEYS) do redis.call('ZREM', name, ARGV[1]) end"
 _TELL = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do redis.call('HDEL', KEYS[2], gone) end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local lives = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+for i = 1, #lives, 2 do
+  local ends = tonumber(lives[i + 1])
+  if ends > now + ARGV[3] + 1 or ends < now - 4 * ARGV[3] then
+    -- Too far off for somebody whom all the others looked after: this clock was set. It has a life from now.
+    redis.call('ZADD', KEYS[1], now + ARGV[3], lives[i])
+  elseif ends <= now then
+    redis.call('ZREM', KEYS[1], lives[i])
+    redis.call('HDEL', KEYS[2], lives[i])
+  end
+end
 local known = redis.call('HEXISTS', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' then
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])

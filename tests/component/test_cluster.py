@@ -230,3 +230,27 @@ async def test_calls_that_meet_a_frozen_redis_are_delayed_once(worker: Make, red
     await one.cluster.tick()
     assert await granted(one, 60) in (29, 34), "five were under way: Redis may have counted them besides"
     assert one.rates.counted_alone == 15
+
+
+@pytest.mark.edge(22)
+@pytest.mark.parametrize("hours", [2, -2])
+async def test_workers_know_each_other_and_streams_come_free_when_redis_own_clock_is_set(
+    worker: Make, redis: servers.Redis, hours: int
+) -> None:
+    """Its stamps are then that much too old, or lie ahead: that is what is done to them here."""
+    victim, holder, survivor = worker(), worker(), worker()
+    for one in (victim, holder, survivor):
+        await one.cluster.tick()
+    assert [await victim.opens(), await holder.opens()] == [True, True]
+    async with Redis.from_url(redis.url) as client:
+        for name in await client.keys("*"):
+            if await client.type(name) == b"zset":
+                scores: dict[str, float] = dict(await client.zrange(name, 0, -1, withscores=True))  # type: ignore[arg-type]
+                await client.zadd(name, {member: ends - hours * 3600 for member, ends in scores.items()})
+    await survivor.cluster.tick()
+    async with Redis.from_url(redis.url) as client:
+        (addresses,) = await client.keys("*:addresses")
+        assert await client.hlen(addresses) == 3
+    holder.cluster._renew_at = 0.0
+    await holder.cluster.tick()
+    assert [await survivor.opens(), await survivor.opens()] == [True, False]

@@ -54,7 +54,7 @@ def test_four_workers_serve_on_one_redis_and_one_postgresql(cluster: Any) -> Non
     session = client.session()
     for _ in range(12):
         assert session.call("tools/call", add).result["content"]
-    assert document["dependencies"] | {"worker": "ok"} == {"database": "ok", "redis": "ok", "worker": "ok"}
+    assert document["dependencies"] | {"worker": "ok"} == {"db": "ok", "redis": "ok", "worker": "ok"}
     commands = [" ".join(one.cmdline()) for one in psutil.Process(running.process.pid).children()]
     assert sum("mcpgateway" in command for command in commands) == int(SAID["MCP_WORKERS"])
 

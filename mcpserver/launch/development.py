@@ -114,7 +114,7 @@ def audit(installation: Installation, extra: Sequence[str]) -> int:
             "-m",
             "pip_audit",
             "--requirement",
-            "requirements.txt",
+            str(TRACES_LOCK),  # the extra's holds the other one
             "--require-hashes",
             "--disable-pip",
         ]

@@ -1,6 +1,7 @@
 """The locks: one version of everything in all three, each with its hashes, from what pyproject.toml asks for and nothing else."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -45,3 +46,16 @@ def test_what_is_asked_for_is_locked_and_the_extra_is_only_in_its_own() -> None:
     assert asked_for(*PROJECT["dependencies"]) <= names(MAIN)
     assert asked_for(*extras["otel"]) <= names(TRACES) - names(MAIN)
     assert asked_for(*extras["dev"]) <= names(TESTS)
+
+
+@pytest.mark.parametrize(("found", "ends"), [(0, 0), (1, 1), (2, 0), (124, 0)])
+def test_ci_audits_and_fails_for_what_is_known_but_not_for_what_it_could_not_find_out(
+    tmp_path: Path, found: int, ends: int
+) -> None:
+    part = re.search(r"(?ms)^audited=0\n.*?^\(\(audited != 1\)\)\n", (ROOT / ".ci" / "run").read_text())
+    assert part is not None
+    start = tmp_path / "start"
+    start.write_text(f"#!/bin/sh\n[ $1 = audit ] && exit {found}\nexit 99\n")
+    start.chmod(0o755)
+    script = f"set -euo pipefail\n{part.group()}"
+    assert subprocess.run(["bash", "-c", script], cwd=tmp_path, timeout=30, check=False).returncode == ends

@@ -16,7 +16,7 @@ class EdgeCase:
 
 EDGE_CASES = (
     EdgeCase(1, "Connection failures"),
-    EdgeCase(2, "SSE connection drops", pending=True),
+    EdgeCase(2, "SSE connection drops"),
     EdgeCase(3, "Connection limits"),
     EdgeCase(4, "Token expiry"),
     EdgeCase(5, "API key rotation"),
@@ -24,7 +24,7 @@ EDGE_CASES = (
     EdgeCase(7, "Hot reload during requests"),
     EdgeCase(8, "Invalid configuration"),
     EdgeCase(9, "Missing environment variables"),
-    EdgeCase(10, "Memory of long streams", pending=True),
+    EdgeCase(10, "Memory of long streams"),
     EdgeCase(11, "Log rotation"),
     EdgeCase(12, "Disk full"),
     EdgeCase(13, "Tool name collisions"),

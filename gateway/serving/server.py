@@ -227,6 +227,7 @@ class Server(DaphneServer):  # type: ignore[misc]
             self._door.setblocking(False)
             self._loop.add_reader(self._door, self._accept_neighbour)
         tuning.relax_garbage_collection()
+        tuning.tidy(self._loop)
         self._sweep()
         self._ready()
 

@@ -7,11 +7,13 @@ log level, changes of resources). A note lasts as long as a session can live.
 import asyncio
 import hashlib
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.store import Store
+if TYPE_CHECKING:
+    from gateway.store import Store  # with Redis, which a single worker needs none of
+
 
 _LASTS_S = 7 * 24 * 3600
 # KEYS: a session, the address of each worker. ARGV: who opened it, who is known to be gone, who is proposed, seconds. Says who
@@ -37,7 +39,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Moves:
-    def __init__(self, store: Store, addresses: str) -> None:
+    def __init__(self, store: "Store", addresses: str) -> None:
         """`addresses`: the hash in which every worker that lives is named."""
         self._store = store
         self._addresses = addresses

@@ -5,9 +5,11 @@ oldest of its own give way. Redis away: every worker goes by what it knows itsel
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.store import Store
+if TYPE_CHECKING:
+    from gateway.store import Store  # with Redis, which a single worker needs none of
+
 
 _MOST = 1024
 # After the last use of any.
@@ -44,7 +46,7 @@ class Standing(NamedTuple):
 
 
 class Shelf:
-    def __init__(self, store: Store, kind: str) -> None:
+    def __init__(self, store: "Store", kind: str) -> None:
         self._store = store
         self._name = f"{store.prefix}:{kind}"
         self._put, self._get = store.script(_PUT), store.script(_GET)

@@ -10,9 +10,9 @@ import random
 from collections.abc import Awaitable, Callable
 
 from gateway import metrics
+from gateway.admission.leases import Leases
+from gateway.catalog.listing import Entry
 from gateway.circuits import Breaker, Circuits, Guard
-from gateway.leases import Leases
-from gateway.listing import Entry
 from gateway.policy import retry
 from gateway.policy.breaker import is_silence
 from gateway.policy.retry import Attempt

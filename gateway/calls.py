@@ -9,11 +9,11 @@ import math
 import msgspec
 from msgspec import UNSET, Raw
 
-from gateway.elicitations import Errand
-from gateway.joined import SIGNATURE, own_uri
-from gateway.listing import Entry
+from gateway.catalog.joined import SIGNATURE, own_uri
+from gateway.catalog.listing import Entry
 from gateway.record import Verdict
-from gateway.subscriptions import Subscriber
+from gateway.sessions.elicitations import Errand
+from gateway.sessions.subscriptions import Subscriber
 from keys.principal import Principal
 from mcpserver.protocol import codes, headers, inbound, jsonrpc, results
 from mcpserver.protocol.inbound import Call

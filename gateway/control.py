@@ -11,8 +11,9 @@ from typing import Any
 
 from msgspec import Raw
 
-from gateway import access, inventory, metrics, report, serving
+from gateway import access, metrics, report, serving
 from gateway.calls import Visit
+from gateway.catalog import inventory
 from gateway.runtime import Runtime
 from keys.principal import Principal
 from mcpserver.lib.errors import Exit, GatewayError

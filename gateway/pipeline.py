@@ -8,15 +8,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from gateway.admission.rates import Rates
 from gateway.calls import Served, Visit, error, mismatched_header, refusal, worded
-from gateway.catalog import Catalog
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.joined import SIGNATURE
+from gateway.catalog.listing import Entry, unavailable
 from gateway.cuts import SCHEME, Cuts
-from gateway.joined import SIGNATURE
-from gateway.listing import Entry, unavailable
-from gateway.rates import Rates
-from gateway.rounds import Rounds, lists_tasks
-from gateway.subscriptions import URIS_MAX, Subscriptions, TooMany
-from gateway.tasks import CAPABILITY, EXTENSION, TaskIds
+from gateway.rounds.rounds import Rounds, lists_tasks
+from gateway.rounds.tasks import CAPABILITY, EXTENSION, TaskIds
+from gateway.sessions.subscriptions import URIS_MAX, Subscriptions, TooMany
 from keys.principal import Kind, Principal
 from mcpserver.protocol import codes, jsonrpc, versions
 from mcpserver.protocol.inbound import Call

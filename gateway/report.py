@@ -5,7 +5,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import mcpserver
-from gateway import metrics, outbox, serving, trust
+from gateway import metrics, serving
+from gateway.catalog import trust
+from gateway.sessions import outbox
 from mcpserver.lib import log as logs
 from remotes import selectors, status
 from remotes.upstream.client import Upstream

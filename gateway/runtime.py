@@ -15,31 +15,34 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway import asking, guards, metrics, report, serving, tracing
+from gateway import metrics, report, serving
+from gateway.admission import guards
+from gateway.admission.leases import Leases
+from gateway.admission.rates import Rates
+from gateway.admission.slots import Full, Slots
 from gateway.attempts import Attempts
-from gateway.catalog import Catalog, Kept
+from gateway.catalog.catalog import Catalog, Kept
+from gateway.catalog.pins import KnownPins
+from gateway.catalog.remembered import Remembered
 from gateway.circuits import Circuits
+from gateway.cluster.homes import Homes
+from gateway.cluster.moves import Asked
+from gateway.cluster.neighbours import Neighbours
 from gateway.cuts import Cuts, Rests
-from gateway.elicitations import Elicitations
-from gateway.homes import Homes
-from gateway.leases import Leases
 from gateway.metrics import Recent
-from gateway.moves import Asked
-from gateway.neighbours import Neighbours
-from gateway.outbox import Outbox
-from gateway.parking import Parking
-from gateway.pins import KnownPins
 from gateway.pipeline import Pipeline
-from gateway.rates import Rates
 from gateway.record import Record, Write
-from gateway.remembered import Remembered
-from gateway.resumption import Trail, Trails
-from gateway.rounds import Rounds
-from gateway.sessions import Session, Sessions
-from gateway.slots import Full, Slots
-from gateway.state import Sealer
-from gateway.subscriptions import Subscriptions, TooMany
-from gateway.tasks import TaskIds
+from gateway.rounds.parking import Parking
+from gateway.rounds.rounds import Rounds
+from gateway.rounds.state import Sealer
+from gateway.rounds.tasks import TaskIds
+from gateway.sessions import asking
+from gateway.sessions.elicitations import Elicitations
+from gateway.sessions.outbox import Outbox
+from gateway.sessions.resumption import Trail, Trails
+from gateway.sessions.sessions import Session, Sessions
+from gateway.sessions.subscriptions import Subscriptions, TooMany
+from gateway.tracing import switch as tracing
 from keys.authenticate import Authenticator
 from keys.principal import Principal
 from mcpserver.lib.clock import Clock, instant
@@ -56,8 +59,8 @@ from remotes.upstream.outcome import Failure
 from remotes.upstream.pool import Pool
 
 if TYPE_CHECKING:
-    from gateway.cluster import Cluster
-    from gateway.spans import Tracing
+    from gateway.cluster.shared import Cluster
+    from gateway.tracing.spans import Tracing
 
 log = logging.getLogger("mcp.gateway")
 

@@ -18,10 +18,10 @@ from channels.routing import ProtocolTypeRouter  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
 
+from gateway.cluster.neighbours import Neighbours  # noqa: E402
 from gateway.endpoint.app import PATHS, Endpoint  # noqa: E402
 from gateway.endpoint.gate import Gate  # noqa: E402
 from gateway.endpoint.http import Receive, Scope, Send  # noqa: E402
-from gateway.neighbours import Neighbours  # noqa: E402
 from gateway.runtime import Runtime  # noqa: E402
 from mcpserver.lib.clock import SystemClock  # noqa: E402
 from monitoring import calls, facts  # noqa: E402
@@ -30,8 +30,8 @@ from monitoring.holders import Pages  # noqa: E402
 
 def _cluster(neighbours: Neighbours) -> Any:
     """Imported here: a single worker needs none of it."""
-    from gateway.cluster import Cluster, address
-    from gateway.store import Store
+    from gateway.cluster.shared import Cluster, address
+    from gateway.cluster.store import Store
 
     here = settings.MCP_NODE_URL or address(settings.HOST, settings.PORT, settings.REDIS_URL)
     store = Store(settings.REDIS_URL, settings.SECRET_KEY.encode())

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from django.conf import settings
 from django.db import connections
 
-from gateway import said
+from gateway.cluster import said
 from mcpserver.lib import control, node, usage
 from mcpserver.lib.database import UNUSABLE
 from mcpserver.lib.errors import GatewayError

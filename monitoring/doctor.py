@@ -25,7 +25,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 import mcpserver
-from gateway import tracing
+from gateway.tracing import switch as tracing
 from mcpserver.lib import redact
 from mcpserver.lib.database import UNUSABLE
 from mcpserver.lib.errors import GatewayError

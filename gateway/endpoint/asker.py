@@ -9,8 +9,8 @@ import asyncio
 import itertools
 from collections.abc import Callable
 
-from gateway import asking
-from gateway.sessions import Session
+from gateway.sessions import asking
+from gateway.sessions.sessions import Session
 from mcpserver.protocol import jsonrpc
 from remotes.upstream.envelope import Ask
 from remotes.upstream.outcome import Answer, Refusal

@@ -18,7 +18,7 @@ from gateway.endpoint.served import internal_error, no_slot, serve_posted, stopp
 from gateway.endpoint.streamable import accepts, is_primed, notified, read_call, session_of
 from gateway.runtime import Runtime
 from gateway.serving import ClientGone
-from gateway.sessions import Ongoing, Session
+from gateway.sessions.sessions import Ongoing, Session
 from keys.principal import Principal
 from mcpserver.protocol import codes, inbound, jsonrpc
 from mcpserver.protocol.inbound import Call

@@ -13,13 +13,13 @@ A plain request that is at home costs a lookup here.
 import asyncio
 import contextlib
 
+from gateway.cluster.neighbours import Place
 from gateway.endpoint.asker import whose_question
 from gateway.endpoint.http import Answer, Message, Receive, Scope, Send, refused, respond
 from gateway.endpoint.relay import Relay, Unreachable, is_settled
 from gateway.endpoint.streamable import LAST_EVENT, NO_SESSION, SESSION
-from gateway.neighbours import Place
-from gateway.resumption import whose_call
 from gateway.runtime import Runtime
+from gateway.sessions.resumption import whose_call
 from mcpserver.protocol import codes, inbound, jsonrpc
 
 # Each time a home turns out to be gone the next one is found; workers do not die faster than that.

@@ -11,18 +11,18 @@ import secrets
 import msgspec
 
 from gateway import access
+from gateway.admission.slots import Full
 from gateway.calls import Served
 from gateway.endpoint import batch, stream
 from gateway.endpoint.asker import answered, asker
 from gateway.endpoint.http import Answer, Receive, Send, refused, respond
 from gateway.endpoint.served import STOPPING, cut_short, no_slot, serve
 from gateway.endpoint.streamable import initialized, notified, read_call
-from gateway.outbox import Outbox
 from gateway.runtime import Runtime, list_changed
 from gateway.serving import ClientGone
-from gateway.sessions import Ongoing, Session
-from gateway.slots import Full
-from gateway.subscriptions import Subscriber
+from gateway.sessions.outbox import Outbox
+from gateway.sessions.sessions import Ongoing, Session
+from gateway.sessions.subscriptions import Subscriber
 from keys.principal import Principal
 from mcpserver.protocol import codes, jsonrpc, sse
 from mcpserver.protocol.inbound import Call

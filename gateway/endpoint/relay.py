@@ -16,10 +16,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway import access, metrics
+from gateway.cluster.neighbours import Neighbours, Place
 from gateway.endpoint.gate import RELAYED_FOR
 from gateway.endpoint.http import Answer, Message, Receive, Scope, Send, refused, respond
 from gateway.endpoint.stream import SHUTDOWN
-from gateway.neighbours import Neighbours, Place
 from gateway.serving import ClientGone
 from mcpserver.lib.control import Reachable
 from mcpserver.lib.limits import Limits

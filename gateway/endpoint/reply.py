@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from gateway import access
 from gateway.endpoint.http import EVENT_STREAM, Answer, Header, Receive, Send, respond
 from gateway.endpoint.young import TICK_S, Young
-from gateway.outbox import Outbox
-from gateway.resumption import Trail
 from gateway.serving import ClientGone
+from gateway.sessions.outbox import Outbox
+from gateway.sessions.resumption import Trail
 from mcpserver.protocol import jsonrpc, sse
 
 _young = Young()

@@ -3,16 +3,16 @@
 import msgspec
 
 from gateway import access, metrics
+from gateway.admission.rates import TooOften
+from gateway.admission.slots import Full
 from gateway.calls import Served, Visit
 from gateway.endpoint.asker import asker
 from gateway.endpoint.http import JSON, Answer
 from gateway.endpoint.reply import Reply
-from gateway.rates import TooOften
 from gateway.record import Verdict
 from gateway.runtime import Runtime
-from gateway.sessions import Session
-from gateway.slots import Full
-from gateway.subscriptions import Subscriber
+from gateway.sessions.sessions import Session
+from gateway.sessions.subscriptions import Subscriber
 from keys.principal import Principal
 from mcpserver.protocol import codes, inbound, jsonrpc, versions
 from mcpserver.protocol.inbound import Call

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.admission.slots import Full
 from gateway.calls import Served
 from gateway.endpoint import stream
 from gateway.endpoint.http import Answer, Receive, Send, refused, respond
@@ -17,8 +18,7 @@ from gateway.endpoint.reply import Reply
 from gateway.endpoint.served import answer_of, internal_error, no_slot, serve, stopping
 from gateway.runtime import Runtime
 from gateway.serving import ClientGone
-from gateway.slots import Full
-from gateway.subscriptions import URIS_MAX, Subscriber, TooMany
+from gateway.sessions.subscriptions import URIS_MAX, Subscriber, TooMany
 from keys.principal import Principal
 from mcpserver.protocol import codes, inbound, jsonrpc, sse
 from mcpserver.protocol.inbound import SUBSCRIPTION_ID, Call, Rejection

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gateway import access, metrics
 from gateway.endpoint.http import EVENT_STREAM, Header, Receive, Send
-from gateway.outbox import Outbox
+from gateway.sessions.outbox import Outbox
 from mcpserver.lib.limits import Limits
 from mcpserver.protocol import sse
 

@@ -9,18 +9,18 @@ import logging
 from functools import partial
 from typing import Any
 
+from gateway.admission.slots import Full
 from gateway.calls import Served
+from gateway.catalog.joined import SERVER
 from gateway.endpoint import stream
 from gateway.endpoint.asker import answered
 from gateway.endpoint.http import JSON, Answer, Receive, Send, refused, respond
 from gateway.endpoint.reply import Reply
 from gateway.endpoint.served import answer_of, internal_error, no_slot, serve_posted, stopping
-from gateway.joined import SERVER
-from gateway.resumption import Trail, is_of_session
 from gateway.runtime import Runtime, list_changed
 from gateway.serving import ClientGone
-from gateway.sessions import Ongoing, Session
-from gateway.slots import Full
+from gateway.sessions.resumption import Trail, is_of_session
+from gateway.sessions.sessions import Ongoing, Session
 from keys.principal import Principal
 from mcpserver.protocol import codes, inbound, jsonrpc, sse, versions
 from mcpserver.protocol.inbound import Call

@@ -11,10 +11,10 @@ import pytest
 from msgspec import Raw
 
 from gateway import metrics
+from gateway.admission.leases import Leases
 from gateway.attempts import Attempts
+from gateway.catalog.listing import Entry
 from gateway.circuits import Circuits
-from gateway.leases import Leases
-from gateway.listing import Entry
 from mcpserver.lib.clock import SystemClock
 from mcpserver.lib.database import in_database
 from mcpserver.lib.errors import GatewayError

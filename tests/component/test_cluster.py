@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from gateway.cluster import Cluster
-from gateway.neighbours import Neighbours
-from gateway.rates import Rates
-from gateway.store import Store
+from gateway.admission.rates import Rates
+from gateway.cluster.neighbours import Neighbours
+from gateway.cluster.shared import Cluster
+from gateway.cluster.store import Store
 from keys.grant import Grant
 from keys.principal import Principal
 from tests.system import servers

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gateway.listing import load
+from gateway.catalog.listing import load
 from remotes.upstream.outcome import Failed, Fault
 from tests.component.upstreams import (
     SSE_HEAD,

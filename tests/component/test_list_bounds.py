@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from gateway.joined import Joined
-from gateway.listing import load
+from gateway.catalog.joined import Joined
+from gateway.catalog.listing import load
 from remotes.upstream.outcome import Failed, Fault
 from tests.component.upstreams import (
     EventStream,

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from gateway.catalog import Catalog
-from gateway.pins import KnownPins
-from gateway.remembered import Remembered
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.pins import KnownPins
+from gateway.catalog.remembered import Remembered
 from remotes.config.snapshot import Snapshot
 from remotes.pinning import Pin
 from remotes.upstream.budget import Budget
@@ -72,7 +72,7 @@ async def test_what_was_listed_before_a_restart_is_listed_while_the_remote_is_do
 
 @pytest.mark.edge(1)
 async def test_a_cold_start_with_every_remote_hanging_lists_them_all(tmp_path, monkeypatch):
-    monkeypatch.setattr("gateway.catalog.FIRST_LOAD_PATIENCE_S", 0.2)
+    monkeypatch.setattr("gateway.catalog.catalog.FIRST_LOAD_PATIENCE_S", 0.2)
     async with served(modern()) as one, served(modern()) as other:
         specs = http(one), dataclasses.replace(http(other), name="other")
         async with started(tmp_path, *specs):

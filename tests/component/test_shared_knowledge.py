@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cluster import Cluster
-from gateway.homes import Homes
-from gateway.moves import Asked
-from gateway.neighbours import Neighbours
-from gateway.shelf import Shelf, Standing
-from gateway.store import Store
+from gateway.cluster.homes import Homes
+from gateway.cluster.moves import Asked
+from gateway.cluster.neighbours import Neighbours
+from gateway.cluster.shared import Cluster
+from gateway.cluster.shelf import Shelf, Standing
+from gateway.cluster.store import Store
 from tests.system import servers
 
 GONE = "abcdef12345678"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.pins import KnownPins
+from gateway.catalog.pins import KnownPins
 from mcpserver.lib.errors import GatewayError
 from mcpserver.protocol import jsonrpc
 from remotes import pinning, pins, selectors

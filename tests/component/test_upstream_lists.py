@@ -9,9 +9,9 @@ import time
 import pytest
 
 from gateway import calls
-from gateway.catalog import Catalog
-from gateway.listing import Entry, load
-from gateway.pins import KnownPins
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.listing import Entry, load
+from gateway.catalog.pins import KnownPins
 from mcpserver.protocol.inbound import Call
 from remotes.config.snapshot import RemoteSpec, Snapshot
 from remotes.upstream.budget import Budget
@@ -241,7 +241,7 @@ async def test_a_remote_that_hangs_keeps_no_other_remote_off_the_list():
 @pytest.mark.edge(1)
 async def test_a_revision_is_shown_as_a_whole_and_what_hangs_joins_later(monkeypatch):
     """Every list is that of the old revision or of the new one, and none waits."""
-    monkeypatch.setattr("gateway.catalog.FIRST_LOAD_PATIENCE_S", 0.5)
+    monkeypatch.setattr("gateway.catalog.catalog.FIRST_LOAD_PATIENCE_S", 0.5)
     goes_on = asyncio.Event()
 
     async def late(request: Request, wire: Wire) -> None:
@@ -292,7 +292,7 @@ async def test_what_was_listed_last_stands_while_a_remote_is_away():
 
 
 async def test_a_remote_that_announces_a_change_with_every_list_is_not_asked_without_end(monkeypatch):
-    monkeypatch.setattr("gateway.catalog._LOADS_APART_S", 0.3)
+    monkeypatch.setattr("gateway.catalog.catalog._LOADS_APART_S", 0.3)
 
     async def restless(request: Request, wire: Wire) -> None:
         await wire.send(SSE_HEAD)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
-from gateway import guards, serving
+from gateway import serving
+from gateway.admission import guards
 from gateway.control import Control
 from gateway.serving import Lifecycle
 from mcpserver.lib import control, log

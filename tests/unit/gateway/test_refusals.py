@@ -5,8 +5,8 @@ import json
 import pytest
 
 from gateway.calls import answered
+from gateway.catalog.listing import Entry
 from gateway.endpoint.served import answer_of
-from gateway.listing import Entry
 from mcpserver.protocol.inbound import Call
 from remotes.config.snapshot import RemoteSpec
 from remotes.upstream.budget import Budget

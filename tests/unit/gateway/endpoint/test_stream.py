@@ -8,7 +8,7 @@ import pytest
 from gateway import access
 from gateway.endpoint import stream
 from gateway.endpoint.stream import Lifetime, lifetime, pump
-from gateway.outbox import Outbox
+from gateway.sessions.outbox import Outbox
 from mcpserver.lib.limits import Limits
 from mcpserver.protocol import sse
 

@@ -1,0 +1,1 @@
+"""What clients see: what each remote offers, read, checked, pinned, remembered, and joined under one set of names."""

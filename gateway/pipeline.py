@@ -162,9 +162,10 @@ class Pipeline:
         why = status.refusal(remote)
         if why is None:
             kept = self._catalog.kept(remote.name)
-            if kept is None or kept.listing is not None or kept.failure is None:
+            if kept is None or kept.listing is not None:
                 return None
-            why = f"{remote.name} has not been reached since the gateway started: {kept.failure.message}"
+            said = kept.failure.message if kept.failure is not None else "it is being contacted, try again in a moment"
+            why = f"{remote.name} has not been reached since the gateway started: {said}"
         visit.remote = remote.name
         return worded(visit.call, why)
 

@@ -40,9 +40,10 @@ MCP_BACKUP_DIR: Path = _folder("MCP_BACKUP_DIR", "backups")
 MCP_RUN_DIR: Path = _folder("MCP_RUN_DIR", "run")
 MCP_WORKERS: int = _number("MCP_WORKERS", 1)
 REDIS_URL: str = env.str("REDIS_URL", default="")
+if REDIS_URL and not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
+    raise ImproperlyConfigured("REDIS_URL is not understood: write redis://:password@host:6379/0, rediss:// or unix://")
 # Where the other machines of a cluster reach this one; without it, HOST, or the address that it has towards Redis.
 MCP_NODE_URL: str = env.str("MCP_NODE_URL", default="").rstrip("/")
-LOG_LEVEL: str = env.str("LOG_LEVEL", default="info").upper()
 MCP_ENCRYPTION_KEYS: list[str] = env.list("MCP_ENCRYPTION_KEYS", default=[])
 MCP_ALLOWED_ORIGINS: list[str] = env.list("MCP_ALLOWED_ORIGINS", default=[])
 MCP_TRUSTED_PROXIES: list[str] = env.list("MCP_TRUSTED_PROXIES", default=[])
@@ -52,6 +53,7 @@ try:
     LIMITS = _limits.from_environment(env.ENVIRON)
     # files (rotated by us), external (rotated by others), stdout.
     MCP_LOG_TARGET = _log.target(env.str("MCP_LOG_TARGET", default="files"))
+    LOG_LEVEL = _log.level(env.str("LOG_LEVEL", default="info"))
 except ValueError as error:
     raise ImproperlyConfigured(str(error)) from None
 

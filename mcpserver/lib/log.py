@@ -33,6 +33,7 @@ from mcpserver.lib.access_line import AccessLines
 Process = Literal["gateway", "worker", "supervisor"]
 # files: rotated here; external: one file each, opened again when somebody else rotates it; stdout: for journals.
 Target = Literal["files", "external", "stdout"]
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 ACCESS = "mcp.access"
 # About 10 MB of access lines: ten seconds of a stalled disk at a thousand calls a second.
@@ -133,6 +134,14 @@ def target(word: str) -> Target:
         if word == known:
             return known  # type: ignore[no-any-return]
     raise ValueError(f"MCP_LOG_TARGET={word!r} is none of {', '.join(get_args(Target))}")
+
+
+def level(word: str) -> str:
+    """LOG_LEVEL, checked; ValueError names what it may be."""
+    known = {"": "INFO", "WARN": "WARNING"}.get(word.upper(), word.upper())
+    if known not in LEVELS:
+        raise ValueError(f"LOG_LEVEL={word!r} is none of {', '.join(LEVELS).lower()}")
+    return known
 
 
 def stderr_level(level: str) -> int:

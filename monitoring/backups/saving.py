@@ -19,6 +19,7 @@ from mcpserver.lib.errors import GatewayError
 from monitoring.backups import document, folder
 from monitoring.backups.document import Kind
 from monitoring.backups.sections import SECTIONS
+from remotes import services
 
 log = logging.getLogger("mcp.backups")
 
@@ -33,7 +34,7 @@ def create(
     latest twice is no way back to what was wrong."""
     where = where or settings.MCP_BACKUP_DIR
     with folder.locked(where):
-        return _create(kind, where, keep or settings.LIMITS.backup_keep, note, clock)
+        return _create(kind, where, keep or services.limits().backup_keep, note, clock)
 
 
 def daily(*, where: Path | None = None, clock: Clock = _CLOCK) -> dict[str, Any] | None:
@@ -43,12 +44,12 @@ def daily(*, where: Path | None = None, clock: Clock = _CLOCK) -> dict[str, Any]
         today = clock.now().date()
         if any(one.kind == "daily" and one.at.date() == today for one in folder.kept(where)):
             return None
-        return _create("daily", where, settings.LIMITS.backup_keep, "", clock)
+        return _create("daily", where, services.limits().backup_keep, "", clock)
 
 
-def prune(*, keep: int, where: Path | None = None, dry_run: bool = False) -> list[str]:
+def prune(*, keep: int | None = None, where: Path | None = None, dry_run: bool = False) -> list[str]:
     """Remove what is beyond the newest `keep` of each kind; also on a full disk, where no lock can be taken."""
-    where = where or settings.MCP_BACKUP_DIR
+    where, keep = where or settings.MCP_BACKUP_DIR, keep or services.limits().backup_keep
     try:
         with folder.locked(where):
             return _prune(where, keep, dry_run=dry_run)

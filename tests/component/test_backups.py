@@ -159,6 +159,12 @@ class TestMaking:
         assert [one["file"] for one in run("mcpbackup list")[1]["backups"]] == newest[:3]
         assert (backups / folder.LATEST).is_file()
 
+    def test_how_many_are_kept_can_stand_in_the_configuration(self, run, backups, config):
+        apply(ONE + "gateway: {backup_keep: 2}\n", config)
+        for _ in range(4):
+            run("mcpbackup create")
+        assert kinds(backups).count("manual") == 2
+
 
 class TestVerifying:
     def test_every_backup_is_read_and_the_bad_one_named(self, run, backups):

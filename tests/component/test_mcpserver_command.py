@@ -30,7 +30,7 @@ def run(folder: Path, *argv: str, **environment: str) -> tuple[int, dict[str, An
     return done.returncode, json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("word", ["status", "restart", "stop"])
+@pytest.mark.parametrize("word", ["status", "restart", "reload", "stop"])
 def test_asking_a_gateway_that_does_not_run_is_exit_7(tmp_path, word):
     exit_code, document = run(tmp_path, word)
     assert exit_code == 7
@@ -44,6 +44,8 @@ def test_asking_a_gateway_that_does_not_run_is_exit_7(tmp_path, word):
         ("PORT", "http", "PORT=http is not a number"),
         ("MCP_WORKERS", "two", "MCP_WORKERS=two is not a number"),
         ("DATABASE_URL", "nonsense", "DATABASE_URL is not understood"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL='loud' is none of debug, info, warning, error, critical"),
+        ("REDIS_URL", "foo", "REDIS_URL is not understood: write redis://"),
         ("MCP_MAX_OPEN_FILES", "20", "MCP_MAX_OPEN_FILES='20' must be 128 or more"),
     ],
 )

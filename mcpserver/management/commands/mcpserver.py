@@ -34,6 +34,7 @@ from mcpserver.supervisor import door, pidfile, plan
 from mcpserver.supervisor.address import url_of
 from mcpserver.supervisor.arbiter import Arbiter
 from mcpserver.supervisor.plan import Spec
+from remotes.management.config.changing import Reload as TakeFile
 
 # What sweeping up and answering takes after the last process was told to end, and killed if need be.
 SWEEP_S = 10.0
@@ -105,6 +106,12 @@ class Restart(Subcommand):
         return _answer(_asked({"op": "restart"}, timeout_s=RESTART_MAX_S))
 
 
+class Reload(TakeFile):
+    help = (
+        "Take the configuration file now, without replacing a process: mcpconfig reload. For the environment: restart."
+    )
+
+
 class Status(Subcommand):
     help = "What runs, since when, and what crashed."
 
@@ -118,6 +125,7 @@ class Command(JsonCommand):
         "start": Start,
         "stop": Stop,
         "restart": Restart,
+        "reload": Reload,
         "status": Status,
     }
 

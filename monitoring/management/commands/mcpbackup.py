@@ -19,7 +19,7 @@ class Create(Subcommand):
         parser.add_argument("--note", default="", metavar="TEXT", help="why it was made")
         _add_keep(parser)
 
-    def run(self, *, note: str, keep: int) -> dict[str, Any]:
+    def run(self, *, note: str, keep: int | None) -> dict[str, Any]:
         return saving.create("manual", note=note[:1000], keep=keep)
 
 
@@ -62,7 +62,7 @@ class Prune(Subcommand):
         _add_keep(parser)
         parser.add_argument("--dry-run", action="store_true", help="only say which")
 
-    def run(self, *, keep: int, dry_run: bool) -> dict[str, Any]:
+    def run(self, *, keep: int | None, dry_run: bool) -> dict[str, Any]:
         return {"removed": saving.prune(keep=keep, dry_run=dry_run), "dry_run": dry_run}
 
 
@@ -72,10 +72,7 @@ class Command(JsonCommand):
 
 
 def _add_keep(parser: CommandParser) -> None:
-    keep = settings.LIMITS.backup_keep
-    parser.add_argument(
-        "--keep", type=_count, default=keep, metavar="N", help=f"how many of each kind: {keep} (MCP_BACKUP_KEEP)"
-    )
+    parser.add_argument("--keep", type=_count, metavar="N", help="how many of each kind, instead of MCP_BACKUP_KEEP")
 
 
 def _count(text: str) -> int:

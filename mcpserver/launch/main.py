@@ -79,8 +79,6 @@ def run(options: argparse.Namespace) -> int:
     is_first = _starter_config(python, _folder(configured, "MCP_CONFIG", "mcp-config.yaml"))
     data = _folder(configured, "MCP_DATA_DIR", "data")
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not configured.get("DATABASE_URL"):  # The folder may be somebody else's; SQLite keeps the mode that it finds.
-        (data / "gateway.sqlite3").touch(mode=0o600)
     _manage(python, "migrate", "--verbosity", "0", "--skip-checks")
     key, is_new = _key(python)
     return _serve(python, host, port, key, is_new=is_new, must_echo=is_first, only_check=options.check)

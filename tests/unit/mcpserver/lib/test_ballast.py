@@ -1,8 +1,10 @@
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
 
 import pytest
+from django.db.utils import ConnectionHandler
 
 from mcpserver.lib import ballast
 
@@ -54,3 +56,11 @@ def test_only_a_connections_own_lock_says_that_it_is_held() -> None:
 def test_room_is_taken_for_a_moment_and_nothing_of_it_stays(tmp_path: Path) -> None:
     assert ballast._has_room(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_database_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "new.sqlite3"
+    wrapper = ConnectionHandler({"default": {"ENGINE": "mcpserver.lib.sqlite", "NAME": str(file)}})["default"]
+    with contextlib.closing(wrapper.get_new_connection(wrapper.get_connection_params())) as connection:
+        connection.execute("CREATE TABLE secrets (one TEXT)")
+    assert file.stat().st_mode & 0o777 == 0o600

@@ -15,6 +15,8 @@ from monitoring import health
 Document = dict[str, Any]
 
 # Worst first: what one worker has found out about a remote the others will find out too.
+# A worker that was replaced for its memory is told of for so long.
+_NEWS_S = 3600.0
 _WORST_FIRST = ("auth_expired", "misconfigured", "degraded", "unhealthy", "unknown", "healthy", "disabled")
 _REMOTE: Document = {
     "status": "unknown",
@@ -263,17 +265,31 @@ def _warnings(gathered: Gathered, live: Mapping[str, Any]) -> list[health.Warnin
 
 
 def _crashed(supervisor: Mapping[str, Any]) -> list[health.Warning]:
-    """Processes that are missing at present because they ended by themselves, or hang and are about to be ended."""
+    """Processes that are missing at present because they ended by themselves or hang; and those that had grown too large."""
     children = (supervisor.get("children") or {}).items()
-    return [
-        health.Warning("crashed", f"{name} ended with {one['last_exit']} and is started again")
-        for name, one in children
-        if one.get("state") in {"waiting", "starting"} and one.get("last_exit")
-    ] + [
-        health.Warning("stalled_worker", f"{name} hangs and is replaced; logs/error.log says where")
-        for name, one in children
-        if one.get("stalled")
-    ]
+    return (
+        [
+            health.Warning("crashed", f"{name} ended with {one['last_exit']} and is started again")
+            for name, one in children
+            if one.get("state") in {"waiting", "starting"} and one.get("last_exit")
+        ]
+        + [
+            health.Warning("stalled_worker", f"{name} hangs and is replaced; logs/error.log says where")
+            for name, one in children
+            if one.get("stalled")
+        ]
+        + [
+            health.Warning(
+                "outgrown", f"{name} was replaced {_minutes(one['outgrown_ago_s'])} ago: it held too much memory"
+            )
+            for name, one in children
+            if one.get("outgrown_ago_s", _NEWS_S) < _NEWS_S
+        ]
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else "a moment"
 
 
 def _limits(limits: Limits) -> Document:

@@ -43,6 +43,8 @@ class Post:
             document["served_by"] = self.guardian.spec.name
         if record.last_exit:
             document |= {"crashes_in_a_row": record.crashes_in_a_row, "last_exit": record.last_exit}
+        if self.outgrown_at is not None:
+            document["outgrown_ago_s"] = round(now - self.outgrown_at, 3)
         if record.last_error:
             document["last_error"] = dict(record.last_error)
         return document

@@ -126,6 +126,7 @@ def test_a_worker_that_outgrows_its_memory_is_replaced_and_no_call_is_lost(start
     assert answers == [9 * MIB] * 6
     assert calls.failures == []
     assert "last_exit" not in node.supervision()["children"]["gateway-0"], "it drained: nothing crashed"
+    assert "outgrown" in warned(node)
     assert node.status()["uptime_s"] < node.supervision()["uptime_s"]
 
 

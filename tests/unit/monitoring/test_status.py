@@ -159,6 +159,16 @@ def test_a_worker_that_hangs_is_named_although_another_serves() -> None:
     assert document["warnings"][0]["message"].startswith("gateway-1 hangs")
 
 
+def test_a_worker_that_was_replaced_for_its_memory_is_told_of_for_an_hour() -> None:
+    children = {
+        "gateway-0": {"state": "ready", "outgrown_ago_s": 130.0},
+        "gateway-1": {"state": "ready", "outgrown_ago_s": 4000.0},
+    }
+    document = status.document(Gathered(FACTS, workers=[worker()], live=worker(), supervisor={"children": children}))
+    told = {"code": "outgrown", "message": "gateway-0 was replaced 2 min ago: it held too much memory"}
+    assert document["warnings"] == [told]
+
+
 def test_a_pending_edit_is_shown_whole() -> None:
     problem = {"path": "mcpServers.x", "line": 3, "message": "no"}
     document = status.document(

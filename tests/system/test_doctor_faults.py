@@ -29,8 +29,9 @@ def running() -> Iterator[Gateway]:
     demo = {"command": sys.executable, "args": ["-m", "remotes.demo"], "cwd": str(ROOT)}
     with gateway.running({"demo": demo}, worker=True) as one:
         until(
-            lambda: found(one, "celery")["status"] == "ok" and found(one, "gateway")["detail"] == "it is healthy",
-            "well",
+            lambda: found(one, "celery")["detail"] == "ok" and found(one, "gateway")["detail"] == "it is healthy",
+            "well, and the schedule has begun",
+            within_s=60,
         )
         yield one
 
@@ -90,7 +91,7 @@ def test_a_schedule_that_stands_still(running: Gateway) -> None:
         late = found(running, "celery")
     finally:
         celery.send_signal(signal.SIGCONT)
-    assert (late["status"], "mcpserver restart" in late["fix"]) == ("warning", True)
+    assert (late["status"], "mcpserver restart" in late["fix"]) == ("warning", True), late
 
 
 def test_a_gateway_that_has_ended(running: Gateway) -> None:

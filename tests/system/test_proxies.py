@@ -236,10 +236,11 @@ def test_the_client_is_whom_the_proxy_was_asked_by_not_whom_it_claims_to_be(prox
     assert PRETENDED not in found
 
 
-def test_through_a_proxy_nobody_learns_what_the_remotes_are_called(proxy: Proxy) -> None:
-    with proxy.asked("GET", "/health") as response:
-        assert response.status == 200
-        assert "demo" not in response.read().decode()
+def test_through_a_proxy_only_who_has_a_key_learns_what_the_remotes_are_called(proxy: Proxy) -> None:
+    for key, is_told in (("mcp_wrong", False), (proxy.key, True)):
+        with proxy.asked("GET", "/health", Authorization=f"Bearer {key}") as response:
+            assert response.status == 200
+            assert ("demo" in response.read().decode()) == is_told
     for path in ("/metrics", "/metrics/"):
         with proxy.asked("GET", path) as response:
             assert response.status == 404

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.component.real_gateway import Client
+from tests.component.real_gateway import Client, until
 from tests.system import gateway
 from tests.system.gateway import eventually
 
@@ -81,7 +81,7 @@ def thrown(client: Client, key: str) -> None:
 
 def test_the_log_is_as_loud_as_the_environment_says() -> None:
     with gateway.running({}, LOG_LEVEL="debug") as running:
-        assert '"level":"DEBUG"' in running.log()
+        until(lambda: '"level":"DEBUG"' in running.log(), "debug lines")
         assert " info " in (running.folder / "stderr").read_text()
     with gateway.running({}, LOG_LEVEL="error") as running:
         Client(int(running.url.rpartition(":")[2]), "mcp_wrong").modern("tools/list")

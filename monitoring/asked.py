@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from django.conf import settings
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections
 
 from gateway.cluster import said
 from mcpserver.lib import control, node, usage
-from mcpserver.lib.database import UNUSABLE
 from mcpserver.lib.errors import GatewayError
 from monitoring import facts, health, nodes, siblings, status
 from remotes.config.snapshot import RemoteSpec
@@ -87,7 +86,7 @@ class _Asked(Generic[T]):
     def _run(self) -> None:
         try:
             self._said.append(self._ask())
-        except (GatewayError, OSError, *UNUSABLE):
+        except (GatewayError, OSError, DatabaseError, InterfaceError):  # whatever the file is: a database, or none
             return  # The same as no answer: the caller says what that means.
         finally:
             self._ended.set()

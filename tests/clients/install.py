@@ -128,8 +128,8 @@ def install(tool: Tool) -> bool:
 
 
 def install_venv(tool: Tool) -> None:
-    if importlib.util.find_spec("pip") is None:
-        raise CannotInstall(f"{sys.executable} has no pip: run this with the tests' virtual environment (./start test)")
+    if importlib.util.find_spec("pip") is None:  # made by uv
+        run([sys.executable, "-m", "ensurepip"], cwd=HERE)
     shutil.rmtree(tool.folder, ignore_errors=True)
     venv.create(tool.folder, with_pip=False, symlinks=True)
     pip = [sys.executable, "-m", "pip", "--python", str(program(tool.name)), "--disable-pip-version-check"]

@@ -85,7 +85,7 @@ def _work(app: Any, threads: int, readiness: "_Readiness", *, broker: str) -> in
         readiness.tell({"ok": True, "broker": "redis" if broker else "memory"})
 
     worker_ready.connect(when_ready, weak=False)
-    threading.Thread(target=_leave_when_told, name="leave", daemon=True).start()
+    threading.Thread(target=_leave_when_told, args=(broker,), name="leave", daemon=True).start()
     worker = app.Worker(
         pool="threads",
         concurrency=threads,
@@ -99,7 +99,7 @@ def _work(app: Any, threads: int, readiness: "_Readiness", *, broker: str) -> in
     return int(worker.exitcode or Exit.DONE)
 
 
-def _leave_when_told() -> None:
+def _leave_when_told(broker: str) -> None:
     """Celery waits for its broker before it ends, which may be away for long: once no task runs, nothing is worth that."""
     from celery.worker import state
 
@@ -107,7 +107,8 @@ def _leave_when_told() -> None:
     while state.should_stop is None or state.active_requests:
         pause.wait(0.2)
     pause.wait(GOODBYE_S)
-    logger.warning("ended without a goodbye to the broker, which does not answer")
+    if broker:
+        logger.warning("ended without a goodbye to the broker, which does not answer")
     log.stop()
     os._exit(Exit.DONE)
 

@@ -143,7 +143,7 @@ def test_a_busy_worker_takes_no_new_streams_until_it_is_well_below_its_limit(sta
         assert len(seen) < 60, seen
         time.sleep(0.3)
     assert calls.failures == []
-    assert any(10 < percent < 20 for percent in seen), seen
+    assert status["process"]["cpu_percent"] < 15, seen  # ten points below the limit, and what asking costs
     assert stream(client) is None
 
 
